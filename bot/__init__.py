@@ -1,0 +1,20 @@
+"""Easel: a Discord bot that draws with Stable Diffusion on your own GPU."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bot.library import generate_image as generate_image
+
+__all__ = ["generate_image"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy, so that `import bot.config` does not wait for torch.
+    if name == "generate_image":
+        from bot.library import generate_image
+
+        return generate_image
+    raise AttributeError(f"module 'bot' has no attribute {name!r}")

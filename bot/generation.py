@@ -1,0 +1,174 @@
+"""The words every floor uses: what is asked, by whom, how far it is, what came of it.
+
+Only frozen dataclasses and enumerations; nothing here knows time, disk, network, Discord or torch.
+`n` counts pictures from 0 here (seed + n); people see it from 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationOptions:
+    """What somebody asked for, as typed: `None` is "left out"."""
+
+    prompt: str
+    negative_prompt: str | None = None
+    model: str | None = None
+    aspect: str | None = None
+    width: int | None = None
+    height: int | None = None
+    count: int | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    seed: int | None = None
+    sampler: str | None = None
+    private: bool = False
+    spoiler: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """A complete request: the same request gives the same pictures on one machine.
+
+    Picture n is drawn with `seed + n`. Sizes are pixels, multiples of 8.
+    """
+
+    prompt: str
+    negative_prompt: str
+    model: str
+    width: int
+    height: int
+    count: int
+    num_inference_steps: int
+    guidance_scale: float
+    seed: int
+    sampler: str
+    private: bool = False
+    spoiler: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a request came from and how to answer it. Ids are Discord snowflakes.
+
+    `interaction_token` lives `expires_at` long (15 minutes); only until then it is kept.
+    `guild_id` is None in direct messages. `age_restricted` says that pictures the classifier
+    flags may be shown there.
+    """
+
+    interaction_id: int
+    application_id: int
+    interaction_token: str | None = field(repr=False)
+    expires_at: datetime
+    user_id: int
+    user_name: str
+    channel_id: int
+    guild_id: int | None
+    age_restricted: bool
+    attachment_size_limit: int
+    bot_in_channel: bool = True
+    """Whether the bot itself may edit and send there (not in a user-installed context)."""
+
+
+class JobStatus(StrEnum):
+    """`queued → running → rendered → posting → posted`, or `failed` or `cancelled` from any of the first four."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    RENDERED = "rendered"
+    POSTING = "posting"
+    POSTED = "posted"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing can follow."""
+        return self in (JobStatus.POSTED, JobStatus.FAILED, JobStatus.CANCELLED)
+
+
+class PostedTo(StrEnum):
+    """Where a posted request was shown. `kept`: it waits in `/history`; `withheld`: not shown at all."""
+
+    CHANNEL = "channel"
+    DIRECT_MESSAGE = "direct message"
+    KEPT = "kept"
+    WITHHELD = "withheld"
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFile:
+    """One finished picture on disk. `path` is absolute; `nsfw_score` is in [0, 1], None where the classifier failed."""
+
+    n: int
+    path: str
+    file_name: str
+    seed: int
+    width: int
+    height: int
+    size_bytes: int
+    nsfw_score: float | None
+    flagged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A committed request and where it stands."""
+
+    id: str
+    request: GenerationRequest
+    origin: Origin
+    status: JobStatus
+    created_at: datetime
+    attempt: int = 0
+    message_id: int | None = None
+    posted_to: PostedTo | None = None
+    error: str | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    draw_s: float | None = None
+    files: tuple[PictureFile, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RawPicture:
+    """One drawn picture before encoding: `pixels` are height × width × 3 bytes, RGB, row by row."""
+
+    n: int
+    seed: int
+    width: int
+    height: int
+    pixels: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One denoising step is done. `preview`, where there is one, is a rough small picture of the first image."""
+
+    step: int
+    steps: int
+    preview: RawPicture | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationResult:
+    """What the engine gives back. Times are seconds; `denoise_s` covers the denoising steps alone."""
+
+    pictures: tuple[RawPicture, ...] = field(repr=False)
+    denoise_s: float
+    total_s: float
+    device: str
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class FetchProgress:
+    """A model is being downloaded or loaded; sizes are bytes, `total_bytes` None while unknown."""
+
+    model: str
+    done_bytes: int
+    total_bytes: int | None
