@@ -172,3 +172,23 @@ class FetchProgress:
     model: str
     done_bytes: int
     total_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Somebody who presses a button, with the right that counts: Manage Messages where the button is."""
+
+    user_id: int
+    may_manage_messages: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a request waits: `position` counts from 1, `eta_s` is None until step times have been measured.
+
+    `next_user_id` is whose request goes before this one, None at the front.
+    """
+
+    position: int
+    eta_s: float | None
+    next_user_id: int | None = None
