@@ -1,0 +1,1 @@
+"""What people see: containers, buttons, forms and sentences. Event loop only."""

@@ -1,0 +1,132 @@
+"""The discord.py client: loads the cogs, registers commands where they differ, answers what discord.py would only log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import discord
+from discord import app_commands
+from discord.ext import commands
+
+from bot.ui.answers import answer_error, guarded
+from bot.ui.buttons import BUTTONS
+from bot.ui.house import House
+from bot.ui.submit import FORM_ID, form_submitted
+
+log = logging.getLogger(__name__)
+
+EXTENSIONS = ("cogs.imagine", "cogs.queue", "cogs.models", "cogs.history", "cogs.info", "cogs.help")
+
+SCOPES = ("bot", "applications.commands")
+PERMISSIONS = discord.Permissions(
+    view_channel=True,
+    send_messages=True,
+    send_messages_in_threads=True,
+    attach_files=True,
+    read_message_history=True,
+)
+"""Exactly what is used: results and late messages with files, in channels and threads, and the look back before a late one."""
+
+
+def invite_link(application_id: int) -> str:
+    """Give the address where an administrator adds the bot to a server."""
+    return discord.utils.oauth_url(application_id, permissions=PERMISSIONS, scopes=SCOPES)
+
+
+class EaselTree(app_commands.CommandTree[Any]):
+    """The command tree, with the one error handler of all commands."""
+
+    async def on_error(self, interaction: discord.Interaction[Any], error: app_commands.AppCommandError, /) -> None:
+        """Answer instead of only logging."""
+        await answer_error(interaction, error)
+
+
+class EaselClient(commands.Bot):
+    """The bot. No privileged intents; commands come from the cogs, buttons from `bot/ui/buttons.py`."""
+
+    house: House
+
+    def __init__(self, *, sync_guild: int | None = None) -> None:
+        super().__init__(
+            command_prefix=(),
+            help_command=None,
+            intents=discord.Intents(guilds=True),
+            tree_cls=EaselTree,
+            allowed_mentions=discord.AllowedMentions.none(),
+            allowed_contexts=app_commands.AppCommandContext(guild=True, dm_channel=True, private_channel=False),
+            allowed_installs=app_commands.AppInstallationType(guild=True, user=False),
+            max_messages=None,
+        )
+        self._sync_guild = sync_guild
+        self.before_commands: Any = None
+        """An awaitable function that runs before the commands are registered; the builder sets it."""
+
+    async def setup_hook(self) -> None:
+        """Start what stands below, load the cogs, register commands where Discord's differ."""
+        if self.before_commands is not None:
+            await self.before_commands()
+        self.add_dynamic_items(*BUTTONS)
+        for extension in EXTENSIONS:
+            await self.load_extension(extension)
+        await self.register_commands()
+
+    async def register_commands(self) -> bool:
+        """Overwrite the commands Discord has where they differ from ours; whether that was needed."""
+        guild = None if self._sync_guild is None else discord.Object(self._sync_guild)
+        if guild is not None:
+            self.tree.copy_global_to(guild=guild)
+        application = self.application_id or 0
+        if guild is None:
+            there: Any = await self.http.get_global_commands(application)
+        else:
+            there = await self.http.get_guild_commands(application, guild.id)
+        ours = [command.to_dict(self.tree) for command in self.tree.get_commands(guild=guild)]
+        if same_commands(ours, there):
+            log.info("commands are up to date (%d)", len(ours))
+            return False
+        await self.tree.sync(guild=guild)
+        log.info("commands registered (%d)", len(ours))
+        return True
+
+    async def on_ready(self) -> None:
+        """Say who we are."""
+        log.info("ready as %s in %d servers", self.user, len(self.guilds))
+
+    async def on_interaction(self, interaction: discord.Interaction[Any]) -> None:
+        """Take submitted forms, which discord.py forgets at a restart, and presses on what is no longer known."""
+        data: Any = interaction.data or {}
+        custom_id = str(data.get("custom_id", ""))
+        if interaction.type is discord.InteractionType.modal_submit:
+            match = FORM_ID.fullmatch(custom_id)
+            if match is not None:
+                await guarded(interaction, form_submitted(interaction, match["job"]))
+
+    async def on_message(self, message: discord.Message, /) -> None:
+        """Ignore messages: the bot reads interactions only."""
+
+
+_SERVER_KEYS = {"id", "application_id", "version", "guild_id", "dm_permission", "name_localized", "description_localized"}
+_UNORDERED = {"contexts", "integration_types", "channel_types"}
+
+
+def same_commands(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> bool:
+    """Compare command payloads, leaving out what only Discord adds and what says the same as its absence."""
+
+    def keyed(payloads: Sequence[Mapping[str, Any]]) -> dict[tuple[int, str], Any]:
+        return {(int(p.get("type") or 1), str(p["name"])): _plain(p) for p in payloads}
+
+    return keyed(ours) == keyed(theirs)
+
+
+def _plain(value: Any, key: str = "") -> Any:
+    if isinstance(value, Mapping):
+        cleaned = {k: _plain(v, k) for k, v in value.items() if k not in _SERVER_KEYS}
+        return {k: v for k, v in cleaned.items() if v not in (None, False, [], {}, "")}
+    if isinstance(value, list | tuple):
+        items = [_plain(item) for item in value]
+        return sorted(items) if key in _UNORDERED else items
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # JSON does not keep 1.0 apart from 1
+    return value

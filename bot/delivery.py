@@ -1,0 +1,240 @@
+"""From job events to messages: one card a request, edited until it shows the pictures.
+
+Events arrive on the event loop from a task of the service. Each request has one following task, so its edits are in
+order; progress edits keep `EDIT_INTERVAL_S` between them, the final one waits for nothing. How a message is reached
+(interaction token, then the bot itself, then elsewhere) is `bot/ui/messenger.py`'s knowledge.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+import discord
+from discord import ui
+
+from bot.errors import EaselError
+from bot.generation import Job, PictureFile, PostedTo
+from bot.scheduling.events import Cancelled, Drawing, Failed, Fetching, JobEvent, Queued, QueueMoved, Rendered
+from bot.scheduling.patience import Patience
+from bot.scheduling.service import GenerationService
+from bot.ui import cards
+from bot.ui.messenger import Attachment, Messenger, Undeliverable
+
+log = logging.getLogger(__name__)
+
+EDIT_INTERVAL_S = 2.0
+NOTIFY_AFTER_S = 60.0
+
+Last = Rendered | Failed | Cancelled
+
+
+@dataclass(slots=True, eq=False)
+class _Card:
+    """What is known of one request's message. `last` is set once, by the event after which nothing follows."""
+
+    job: Job
+    state: Queued | Fetching | Drawing
+    news: asyncio.Future[None]
+    ended: asyncio.Future[Last]
+    preview: bytes | None = field(default=None, repr=False)
+    shown: object = None
+    shown_at: datetime | None = None
+
+    def wake(self) -> None:
+        if not self.news.done():
+            self.news.set_result(None)
+
+
+class Delivery:
+    """Follows every unfinished request and keeps its message true. Event loop only."""
+
+    def __init__(
+        self,
+        messenger: Messenger,
+        service: GenerationService,
+        *,
+        patience: Patience,
+        clock: Callable[[], datetime],
+        edit_interval_s: float = EDIT_INTERVAL_S,
+        notify_after_s: float = NOTIFY_AFTER_S,
+    ) -> None:
+        self._messenger = messenger
+        self._service = service
+        self._patience = patience
+        self._clock = clock
+        self._edit_interval_s = edit_interval_s
+        self._notify_after_s = notify_after_s
+        self._cards: dict[str, _Card] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def start(self) -> None:
+        """Listen; to be called before the service starts, so that what it restores is heard."""
+        self._service.subscribe(self.on_event)
+
+    async def stop(self, deadline_s: float) -> None:
+        """Let final messages finish for up to `deadline_s` seconds, then leave the rest to the next start."""
+        posting = [self._tasks[job_id] for job_id, card in self._cards.items() if card.ended.done()]
+        if posting:
+            await asyncio.wait(posting, timeout=deadline_s)
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def forget(self, job_id: str) -> None:
+        """Stop following a request whose message is being deleted."""
+        self._cards.pop(job_id, None)
+        task = self._tasks.pop(job_id, None)
+        if task is not None:
+            task.cancel()
+
+    def on_event(self, event: JobEvent) -> None:
+        """Take note of an event; the request's own task does the rest."""
+        match event:
+            case Queued(job):
+                self._card(job)
+            case QueueMoved():
+                for card in self._cards.values():
+                    if isinstance(card.state, Queued):
+                        card.wake()
+            case Fetching(job_id) | Drawing(job_id):
+                card = self._cards.get(job_id)
+                if card is not None:
+                    card.state = event
+                    if isinstance(event, Drawing) and event.preview is not None:
+                        card.preview = event.preview
+                    card.wake()
+            case Rendered(job) | Failed(job) | Cancelled(job):
+                card = self._card(job)
+                if not card.ended.done():
+                    card.ended.set_result(event)
+                card.wake()
+
+    def _card(self, job: Job) -> _Card:
+        card = self._cards.get(job.id)
+        if card is None:
+            loop = asyncio.get_running_loop()
+            card = _Card(job, Queued(job), loop.create_future(), loop.create_future())
+            card.wake()
+            self._cards[job.id] = card
+            task = asyncio.create_task(self._follow(card), name=f"delivery-{job.id}")
+            self._tasks[job.id] = task
+            task.add_done_callback(lambda done: self._finished(job.id, done))
+        else:  # put back in line, or the news of its end
+            card.state = Queued(job)
+            card.job = job if job.message_id else replace(job, message_id=card.job.message_id)
+        return card
+
+    def _finished(self, job_id: str, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(job_id) is task:
+            del self._tasks[job_id]
+            self._cards.pop(job_id, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("the message of request %s was given up", job_id, exc_info=error)
+
+    async def _follow(self, card: _Card) -> None:
+        while not card.ended.done():
+            await self._patience.wait(asyncio.wait({card.news}), "news of a request")
+            card.news = asyncio.get_running_loop().create_future()
+            if await self._patience.wait_first(card.ended, self._due_in(card), "the next edit of a message"):
+                break
+            await self._show_progress(card)
+        await self._end(card, card.ended.result())
+
+    def _due_in(self, card: _Card) -> float:
+        if card.shown_at is None:
+            return 0.0
+        return max(0.0, self._edit_interval_s - (self._clock() - card.shown_at).total_seconds())
+
+    async def _show_progress(self, card: _Card) -> None:
+        content, view, files = self._render(card)
+        if content == card.shown:
+            return
+        card.shown, card.shown_at = content, self._clock()
+        try:
+            message_id = await self._messenger.update(card.job, view, files)
+        except (discord.HTTPException, Undeliverable) as error:
+            # Progress is a courtesy: the result finds its own way.
+            log.info("progress of request %s could not be shown: %s", card.job.id, error)
+            return
+        if message_id is not None and card.job.message_id is None:
+            await self._remember(card, message_id)
+
+    async def _remember(self, card: _Card, message_id: int) -> None:
+        card.job = replace(card.job, message_id=message_id)
+        try:
+            await self._service.set_message(card.job.id, message_id)
+        except EaselError as error:
+            log.warning("the message of request %s was not recorded: %s", card.job.id, error)
+
+    def _render(self, card: _Card) -> tuple[object, ui.LayoutView, list[Attachment]]:
+        """Give a key that differs when the picture of the state does, the view, and its files."""
+        job, state = card.job, card.state
+        match state:
+            case Fetching(_, progress, loading):
+                spec = self._service.catalogue.get(job.request.model)
+                name = spec.name if spec else job.request.model
+                return state, cards.fetching(job, name, progress, loading=loading), []
+            case Drawing():
+                files = [] if card.preview is None else [Attachment(cards.PREVIEW_NAME, card.preview)]
+                return state, cards.drawing(job, state, preview=bool(files)), files
+            case _:
+                place = self._service.place(job.id)
+                return place or "next", cards.waiting(job, place), []
+
+    async def _end(self, card: _Card, event: Last) -> None:
+        job = event.job if event.job.message_id else replace(event.job, message_id=card.job.message_id)
+        match event:
+            case Rendered():
+                await self._post(job)
+            case Failed():
+                await self._try_update(job, cards.failed(job))
+            case Cancelled():
+                await self._try_update(job, cards.cancelled(job))
+
+    async def _try_update(self, job: Job, view: ui.LayoutView) -> None:
+        try:
+            await self._messenger.update(job, view, [], final=True)
+        except (discord.HTTPException, Undeliverable) as error:
+            log.warning("the end of request %s (%s) could not be shown: %s", job.id, job.status, error)
+
+    async def _post(self, job: Job) -> None:
+        claimed = await self._service.begin_posting(job.id)
+        if claimed is None:
+            return  # cancelled or deleted in the last moment; that event shows itself
+        shown = [file for file in job.files if not file.flagged or job.origin.age_restricted]
+        if not shown:
+            await self._withhold(job)
+            return
+        try:
+            files = [Attachment(file.file_name, await self._service.read_picture(file)) for file in shown]
+        except (OSError, EaselError):
+            log.exception("the files of request %s cannot be read", job.id)
+            await self._give_up(job, "The pictures were drawn, but their files are gone from the disk.", PostedTo.KEPT)
+            return
+        await self._deliver(job, shown, files)
+
+    async def _deliver(self, job: Job, shown: list[PictureFile], files: list[Attachment]) -> None:
+        spec = self._service.catalogue.get(job.request.model)
+        view = cards.result(job, spec.name if spec else job.request.model, shown)
+        try:
+            where, message_id = await self._messenger.deliver(job, view, files)
+        except Undeliverable as error:
+            log.warning("request %s could not be delivered, it is kept: %s", job.id, error)
+            await self._give_up(job, f"{error} They wait for you in `/history`.", PostedTo.KEPT)
+            return
+        await self._service.mark_posted(job.id, where, message_id)
+        waited = (self._clock() - job.created_at).total_seconds()
+        if waited > self._notify_after_s and where is PostedTo.CHANNEL:
+            await self._messenger.notify(job, message_id)
+
+    async def _withhold(self, job: Job) -> None:
+        await self._try_update(job, cards.withheld(job))
+        await self._service.mark_posted(job.id, PostedTo.WITHHELD, job.message_id)
+
+    async def _give_up(self, job: Job, why: str, where: PostedTo) -> None:
+        await self._try_update(job, cards.not_shown(job, why))
+        await self._service.mark_posted(job.id, where, job.message_id)

@@ -1,0 +1,206 @@
+"""The buttons of a request. They outlive the process: the custom id carries the action and the job, the database the rest.
+
+Rights are checked at every press. `JobButton.callback` wraps all that can go wrong, because discord.py only logs
+what a DynamicItem raises.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from dataclasses import replace
+from typing import Any, ClassVar, Self
+
+import discord
+from discord import ui
+
+from bot.errors import JobNotFound, NotPermitted
+from bot.generation import Actor, GenerationOptions, GenerationRequest, Job
+from bot.ui.answers import guarded, whisper
+from bot.ui.forms import edit_form
+from bot.ui.house import House, actor_of, house_of, may_draw, origin_of
+from bot.ui.info import job_info
+
+JOB = r"(?P<job>[0-9a-z]{4,32})"
+
+
+class JobButton(ui.DynamicItem[ui.Button[Any]], template=rf"easel:v1:button:{JOB}"):
+    """Base of every button on a request; a subclass names its action and says what a press does."""
+
+    action: ClassVar[str]
+    label: ClassVar[str]
+    emoji: ClassVar[str | None] = None
+    style: ClassVar[discord.ButtonStyle] = discord.ButtonStyle.secondary
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        button: ui.Button[Any] = ui.Button(
+            label=self.label, emoji=self.emoji, style=self.style, custom_id=f"easel:v1:{self.action}:{job_id}"
+        )
+        super().__init__(button)
+
+    @classmethod
+    async def from_custom_id(
+        cls, interaction: discord.Interaction[Any], item: ui.Item[Any], match: re.Match[str], /
+    ) -> Self:
+        """Rebuild the button from its id alone."""
+        return cls(match["job"])
+
+    async def callback(self, interaction: discord.Interaction[Any]) -> None:
+        """Run the press; every error becomes an answer."""
+        await guarded(interaction, self._pressed(interaction))
+
+    async def _pressed(self, interaction: discord.Interaction[Any]) -> None:
+        house = house_of(interaction)
+        await self.press(interaction, house)
+
+    async def press(self, interaction: discord.Interaction[Any], house: House) -> None:
+        """Do what the button says."""
+        raise AssertionError(f"{type(self).__name__} does nothing")
+
+
+class CancelButton(JobButton, template=rf"easel:v1:cancel:{JOB}"):
+    """*Cancel*, on a waiting or running request: the requester and moderators."""
+
+    action = "cancel"
+    label = "Cancel"
+
+    async def press(self, interaction: discord.Interaction[Any], house: House) -> None:
+        """Cancel; the card itself then says so."""
+        await interaction.response.defer()
+        await house.service.cancel(self.job_id, actor_of(interaction))
+
+
+class AgainButton(JobButton, template=rf"easel:v1:again:{JOB}"):
+    """*Again*: the same request with a new seed, on the account of whoever pressed."""
+
+    action = "again"
+    label = "Again"
+    emoji = "🔁"
+    style = discord.ButtonStyle.primary
+
+    async def press(self, interaction: discord.Interaction[Any], house: House) -> None:
+        """Queue the request again; the answer is a new message."""
+        job = await drawable_job(interaction, house, self.job_id)
+        request = house.service.prepare(replace(options_of(job.request), seed=None))
+        await draw(interaction, house, request)
+
+
+class EditButton(JobButton, template=rf"easel:v1:edit:{JOB}"):
+    """*Edit*: a form with the parameters, filled in."""
+
+    action = "edit"
+    label = "Edit"
+    emoji = "✏️"
+
+    async def press(self, interaction: discord.Interaction[Any], house: House) -> None:
+        """Open the form. It cannot follow a deferral, so the one database read comes first."""
+        job = await drawable_job(interaction, house, self.job_id)
+        await interaction.response.send_modal(edit_form(job, house.service.catalogue))
+
+
+class InfoButton(JobButton, template=rf"easel:v1:info:{JOB}"):
+    """*Info*: everything that made the pictures, to the one who asked."""
+
+    action = "info"
+    label = "Info"
+    emoji = "ℹ️"
+
+    async def press(self, interaction: discord.Interaction[Any], house: House) -> None:
+        """Answer with the parameters."""
+        job = await visible_job(interaction, house, self.job_id)
+        await interaction.response.send_message(view=job_info(job, house.service.catalogue), ephemeral=True)
+
+
+class DeleteButton(JobButton, template=rf"easel:v1:delete:{JOB}"):
+    """*Delete*: message, files and rows go; the requester and moderators."""
+
+    action = "delete"
+    label = "Delete"
+    style = discord.ButtonStyle.danger
+
+    async def press(self, interaction: discord.Interaction[Any], house: House) -> None:
+        """Check the rights, then erase: first what others see, then what we keep."""
+        actor = actor_of(interaction)
+        await interaction.response.defer()
+        await self._check(house, actor)
+        house.delivery.forget(self.job_id)
+        with contextlib.suppress(discord.NotFound):  # somebody was faster; the rows and files still go
+            await interaction.delete_original_response()
+        with contextlib.suppress(JobNotFound):
+            await house.service.delete(self.job_id, actor)
+
+    async def _check(self, house: House, actor: Actor) -> None:
+        try:
+            job = await house.service.get(self.job_id)
+        except JobNotFound:
+            # Kept no longer, so nobody knows whose it was: then only moderators may take the message away.
+            if actor.may_manage_messages:
+                return
+            raise
+        if actor.user_id != job.origin.user_id and not actor.may_manage_messages:
+            raise NotPermitted("Only the member who asked for this, or a moderator, can delete it.")
+
+
+BUTTONS: tuple[type[JobButton], ...] = (CancelButton, AgainButton, EditButton, InfoButton, DeleteButton)
+
+
+async def visible_job(interaction: discord.Interaction[Any], house: House, job_id: str) -> Job:
+    """Read a job that this person may see: a private one is its requester's alone.
+
+    Raises JobNotFound in words that fit an old button.
+    """
+    try:
+        job = await house.service.get(job_id)
+    except JobNotFound:
+        raise JobNotFound(
+            "This request is no longer kept: it was deleted, or it is older than this server keeps them."
+        ) from None
+    if job.request.private and job.origin.user_id != interaction.user.id:
+        raise NotPermitted("This request is private to the member who made it.")
+    return job
+
+
+async def drawable_job(interaction: discord.Interaction[Any], house: House, job_id: str) -> Job:
+    """Read a job for somebody who wants to draw from it; checks that they may, here and now."""
+    if not may_draw(interaction):
+        raise NotPermitted("You may not use commands in this channel, so you cannot draw here.")
+    house.service.check_room(interaction.user.id)
+    return await visible_job(interaction, house, job_id)
+
+
+def options_of(request: GenerationRequest) -> GenerationOptions:
+    """Turn a complete request back into options, all filled in."""
+    return GenerationOptions(
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt or None,
+        model=request.model,
+        width=request.width,
+        height=request.height,
+        count=request.count,
+        steps=request.num_inference_steps,
+        guidance=request.guidance_scale,
+        seed=request.seed,
+        sampler=request.sampler,
+        private=request.private,
+        spoiler=request.spoiler,
+    )
+
+
+async def draw(interaction: discord.Interaction[Any], house: House, request: GenerationRequest) -> None:
+    """Acknowledge with a new message, then commit the request; delivery fills the message.
+
+    All checks that need no waiting came before, so that their refusals were private; what is refused from here
+    on deletes the public placeholder first.
+    """
+    origin = origin_of(interaction, house.clock())
+    await interaction.response.defer(ephemeral=request.private, thinking=True)
+    try:
+        await house.service.submit(request, origin)
+    except Exception:
+        if not request.private:
+            await interaction.delete_original_response()
+        raise
+
+
+__all__ = ["BUTTONS", "JobButton", "draw", "options_of", "visible_job", "whisper"]

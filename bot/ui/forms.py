@@ -1,0 +1,135 @@
+"""The *Edit* form. It is never remembered by discord.py: the answer is read from the interaction alone, so a form that
+was open while the bot restarted still works."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any, cast
+
+import discord
+from discord import ui
+
+from bot.catalogue import ASPECTS, Catalogue
+from bot.errors import RequestError
+from bot.generation import GenerationOptions, Job
+from bot.limits import MAX_NEGATIVE_CHARS, MAX_PROMPT_CHARS
+from bot.ui.words import number
+
+FORM_ID = re.compile(r"easel:v1:form:(?P<job>[0-9a-z]{4,32})")
+
+MORE_CHARS = 500
+KEEP_SIZE = "keep"
+
+
+def edit_form(job: Job, catalogue: Catalogue) -> ui.Modal:
+    """Build the form, filled with the job's parameters."""
+    request = job.request
+    form = ui.Modal(title="Edit and draw again", custom_id=f"easel:v1:form:{job.id}", timeout=None)
+    form.add_item(_box("Prompt", "prompt", request.prompt, MAX_PROMPT_CHARS, required=True))
+    form.add_item(_box("Negative prompt", "negative_prompt", request.negative_prompt, MAX_NEGATIVE_CHARS))
+    models = [
+        discord.SelectOption(label=m.name[:100], value=m.id, default=m.id == request.model)
+        for m in catalogue.models[:25]
+    ]
+    form.add_item(ui.Label(text="Model", component=ui.Select(custom_id="model", options=models)))
+    keep = discord.SelectOption(label=f"{request.width}×{request.height}, as it was", value=KEEP_SIZE, default=True)
+    aspects = [keep, *(discord.SelectOption(label=aspect, value=aspect) for aspect in ASPECTS)]
+    form.add_item(ui.Label(text="Aspect", component=ui.Select(custom_id="aspect", options=aspects)))
+    form.add_item(_box("More, one “key: value” a line", "more", more_lines(job), MORE_CHARS))
+    form.stop()
+    return form
+
+
+def _box(label: str, name: str, value: str, limit: int, *, required: bool = False) -> ui.Label[Any]:
+    style = discord.TextStyle.paragraph
+    field: ui.TextInput[Any] = ui.TextInput(
+        custom_id=name, style=style, default=value[:limit], max_length=limit, required=required
+    )
+    return ui.Label(text=label, component=field)
+
+
+def more_lines(job: Job) -> str:
+    """Write the parameters that have no row of their own as `key: value` lines."""
+    request = job.request
+    lines = {
+        "count": str(request.count),
+        "steps": str(request.num_inference_steps),
+        "guidance": number(request.guidance_scale),
+        "seed": str(request.seed),
+        "sampler": request.sampler,
+        "private": "yes" if request.private else "no",
+        "spoiler": "yes" if request.spoiler else "no",
+    }
+    return "\n".join(f"{key}: {value}" for key, value in lines.items())
+
+
+def read_form(data: Mapping[str, Any], job: Job) -> GenerationOptions:
+    """Read a submitted form; raises RequestError naming the line that is wrong."""
+    answers = dict(_answers(data.get("components") or []))
+    aspect = answers.get("aspect") or KEEP_SIZE
+    model = answers.get("model") or job.request.model
+    values: dict[str, Any] = {
+        "prompt": answers.get("prompt", ""),
+        "negative_prompt": answers.get("negative_prompt") or None,
+        "model": model,
+    }
+    if aspect != KEEP_SIZE:
+        values["aspect"] = aspect
+    elif model == job.request.model:
+        values["width"], values["height"] = job.request.width, job.request.height
+    values.update(read_more(answers.get("more", "")))
+    if model != job.request.model:
+        _drop_what_was_the_other_models(values, job)
+    return GenerationOptions(**values)
+
+
+def _drop_what_was_the_other_models(values: dict[str, Any], job: Job) -> None:
+    # With another model chosen, boxes left as they were hold the old model's defaults, not this member's wish.
+    untouched = {
+        "steps": job.request.num_inference_steps,
+        "guidance": job.request.guidance_scale,
+        "sampler": job.request.sampler,
+    }
+    for key, value in untouched.items():
+        if values.get(key) == value:
+            values[key] = None
+
+
+def _answers(components: list[Any]) -> Iterator[tuple[str, str]]:
+    for component in components:
+        if "custom_id" in component:
+            chosen = cast("list[str]", component.get("values") or [])
+            yield component["custom_id"], component.get("value") or (chosen[0] if chosen else "")
+        inner = component.get("component")
+        yield from _answers([inner] if inner else component.get("components") or [])
+
+
+_MORE: dict[str, type] = {
+    "count": int, "steps": int, "guidance": float, "seed": int, "sampler": str, "private": bool, "spoiler": bool,
+    "width": int, "height": int,
+}  # fmt: skip
+_YES = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
+
+
+def read_more(text: str) -> dict[str, Any]:
+    """Read `key: value` lines; a key without a value is left out. Raises RequestError quoting the line."""
+    values: dict[str, Any] = {}
+    for line in filter(None, (line.strip() for line in text.splitlines())):
+        key, colon, value = (part.strip() for part in line.partition(":"))
+        key = key.lower()
+        if not colon or key not in _MORE:
+            raise RequestError(f"The line “{line[:80]}” is not “key: value” with one of {', '.join(_MORE)}.")
+        if not value:
+            continue
+        kind = _MORE[key]
+        try:
+            values[key] = _YES[value.lower()] if kind is bool else kind(value)
+        except (ValueError, KeyError):
+            takes = {int: "a whole number", float: "a number", bool: "yes or no"}[kind]
+            raise RequestError(f"{key} is “{value[:40]}”; it takes {takes}.") from None
+    return values
+
+
+assert set(_MORE) <= {field.name for field in fields(GenerationOptions)}

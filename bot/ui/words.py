@@ -1,0 +1,72 @@
+"""Numbers and times as people read them."""
+
+from __future__ import annotations
+
+from bot.generation import GenerationRequest
+
+BAR_CELLS = 10
+
+
+def ordinal(number: int) -> str:
+    """Write 1 as "1st", 12 as "12th"."""
+    if 10 <= number % 100 <= 20:
+        return f"{number}th"
+    return f"{number}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th') }"
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as "9 s", "2 min" or "1 h 5 min"."""
+    if seconds < 1:
+        return "1 s"
+    if seconds < 90:
+        return f"{round(seconds)} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def took(seconds: float) -> str:
+    """Write a measured time: "0.42 s", "2.1 s", "48 s", "3 min"."""
+    if seconds < 1:
+        return f"{seconds:.2f} s"
+    return f"{seconds:.1f} s" if seconds < 10 else duration(seconds)
+
+
+def size(size_bytes: int) -> str:
+    """Write bytes as "340 MB" or "6.9 GB" (powers of ten, as download pages do)."""
+    if size_bytes < 1e9:
+        return f"{size_bytes / 1e6:.0f} MB"
+    return f"{size_bytes / 1e9:.1f} GB"
+
+
+def fetched(done_bytes: int, total_bytes: int | None) -> str:
+    """Write a download's progress: "3.1 of 6.9 GB"."""
+    if total_bytes is None:
+        return size(done_bytes)
+    if total_bytes < 1e9:
+        return f"{done_bytes / 1e6:.0f} of {total_bytes / 1e6:.0f} MB"
+    return f"{done_bytes / 1e9:.1f} of {total_bytes / 1e9:.1f} GB"
+
+
+def bar(done: int, total: int) -> str:
+    """Draw a bar of ten cells."""
+    filled = BAR_CELLS * done // max(total, 1)
+    return "▰" * filled + "▱" * (BAR_CELLS - filled)
+
+
+def number(value: float) -> str:
+    """Write 4.0 as "4" and 4.5 as "4.5"."""
+    return f"{value:g}"
+
+
+def request_facts(request: GenerationRequest, model_name: str) -> list[str]:
+    """Name what a request asks for, for the small line below the pictures."""
+    return [
+        model_name,
+        f"{request.width}×{request.height}",
+        f"{request.num_inference_steps} steps",
+        f"guidance {number(request.guidance_scale)}",
+        request.sampler,
+        f"seed {request.seed}",
+    ]

@@ -1,0 +1,51 @@
+"""`/help`: one page, for the one who asks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import discord
+from discord import app_commands, ui
+from discord.ext import commands
+
+from bot.ui.cards import sealed
+from bot.ui.house import House
+
+TEXT = """\
+**Draw**
+`/imagine prompt: a sunset over a beach` is all it takes. The rest is optional: `negative_prompt` says what to \
+avoid, `model` who draws, `aspect` (or `width` and `height`) the shape, `count` how many, `steps` and `guidance` \
+how, `seed` which of all possible pictures, `sampler` by which method. `private` shows the pictures only to you, \
+`spoiler` hides them behind a click.
+
+**While you wait**
+The message shows your place in line, then the steps and the picture forming. Everybody gets a turn: one request of \
+yours, then one of the next member. *Cancel* takes a request back at any moment; requests survive a restart of the bot.
+
+**With a result**
+*Again* draws it with a new seed, *Edit* opens a form with all the parameters, *Info* shows them, *Delete* erases the \
+message, the files and our record of them (yours, or anybody's for moderators).
+
+**Look around**
+`/queue` what is drawn and where you stand · `/cancel` take requests back · `/history` your pictures · `/models` what \
+can draw here · `/info` read the parameters out of any picture file"""
+
+
+class Help(commands.Cog):
+    """Explain the bot."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+
+    @app_commands.command(description="How to draw, and what everything does")
+    async def help(self, interaction: discord.Interaction[Any]) -> None:
+        """Answer with the page."""
+        default = self.house.service.catalogue.default
+        name = self.house.service.catalogue[default].name
+        page = ui.Container(ui.TextDisplay(TEXT), ui.TextDisplay(f"-# here {name} draws unless you say otherwise"))
+        await interaction.response.send_message(view=sealed(page), ephemeral=True)
+
+
+async def setup(bot: commands.Bot) -> None:
+    """Load the cog."""
+    await bot.add_cog(Help(bot.house))  # type: ignore[attr-defined]  # EaselClient carries it

@@ -1,0 +1,89 @@
+"""`/imagine`: options in, one call to the service, the card does the rest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import discord
+from discord import app_commands
+from discord.app_commands import Choice, Range
+from discord.ext import commands
+
+from bot import limits
+from bot.catalogue import ASPECTS
+from bot.errors import NotPermitted
+from bot.generation import GenerationOptions
+from bot.ui.buttons import draw
+from bot.ui.choices import matching
+from bot.ui.house import House, house_of, may_draw
+
+
+class Imagine(commands.Cog):
+    """Draw a picture from words."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+
+    @app_commands.command(description="Draw a picture from words")
+    @app_commands.describe(
+        prompt="What to draw",
+        negative_prompt="What to avoid",
+        model="Which model draws; /models lists them",
+        aspect="Shape of the picture: one of the model's sizes",
+        width="Width in pixels, a multiple of 8; overrides aspect",
+        height="Height in pixels, a multiple of 8; overrides aspect",
+        count="How many variants, each with the next seed",
+        steps="Denoising steps: more is finer and slower",
+        guidance="How closely to follow the prompt",
+        seed="The same seed and options give the same picture",
+        sampler="The method of denoising",
+        private="Show the pictures only to you",
+        spoiler="Hide the pictures behind a spoiler",
+    )
+    @app_commands.choices(aspect=[Choice(name=aspect, value=aspect) for aspect in ASPECTS])
+    async def imagine(
+        self,
+        interaction: discord.Interaction[Any],
+        prompt: Range[str, 1, limits.MAX_PROMPT_CHARS],
+        negative_prompt: Range[str, 0, limits.MAX_NEGATIVE_CHARS] | None = None,
+        model: str | None = None,
+        aspect: str | None = None,
+        width: Range[int, limits.MIN_SIDE, limits.MAX_SIDE] | None = None,
+        height: Range[int, limits.MIN_SIDE, limits.MAX_SIDE] | None = None,
+        count: Range[int, 1, limits.MAX_COUNT] | None = None,
+        steps: Range[int, limits.MIN_STEPS, limits.MAX_STEPS] | None = None,
+        guidance: Range[float, limits.MIN_GUIDANCE, limits.MAX_GUIDANCE] | None = None,
+        seed: Range[int, 0, limits.MAX_SEED] | None = None,
+        sampler: str | None = None,
+        private: bool = False,
+        spoiler: bool = False,
+    ) -> None:
+        """Check what needs no waiting, acknowledge, queue."""
+        if not may_draw(interaction):
+            raise NotPermitted("You may not use commands in this channel, so you cannot draw here.")
+        options = GenerationOptions(
+            prompt, negative_prompt, model, aspect, width, height, count, steps, guidance, seed, sampler,
+            private, spoiler,
+        )  # fmt: skip
+        service = self.house.service
+        request = service.prepare(options)
+        service.check_room(interaction.user.id)
+        await draw(interaction, house_of(interaction), request)
+
+    @imagine.autocomplete("model")
+    async def complete_model(self, interaction: discord.Interaction[Any], typed: str) -> list[Choice[str]]:
+        """Offer models whose id or name contains what is typed."""
+        models = self.house.service.catalogue.models
+        return matching(typed, [(f"{m.name} · {m.id}", m.id) for m in models])
+
+    @imagine.autocomplete("sampler")
+    async def complete_sampler(self, interaction: discord.Interaction[Any], typed: str) -> list[Choice[str]]:
+        """Offer the samplers of the model chosen so far."""
+        catalogue = self.house.service.catalogue
+        chosen = catalogue.get(interaction.namespace.model or "") or catalogue[catalogue.default]
+        return matching(typed, [(name, name) for name in chosen.samplers])
+
+
+async def setup(bot: commands.Bot) -> None:
+    """Load the cog."""
+    await bot.add_cog(Imagine(bot.house))  # type: ignore[attr-defined]  # EaselClient carries it

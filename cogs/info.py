@@ -1,0 +1,59 @@
+"""`/info` and the message command *Image info*: read back what made a picture, ours or another program's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import discord
+from discord import app_commands
+from discord.ext import commands
+
+from bot.errors import AttachmentRefused
+from bot.ui.answers import guarded
+from bot.ui.house import House
+from bot.ui.info import picture_info
+
+MAX_BYTES = 25 * 1024 * 1024
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+class Info(commands.Cog):
+    """Read pictures' parameters."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+
+    @app_commands.command(description="Read the prompt and parameters a picture file carries")
+    @app_commands.describe(image="A PNG, JPEG or WebP file, as it was downloaded")
+    async def info(self, interaction: discord.Interaction[Any], image: discord.Attachment) -> None:
+        """Fetch the file, read it in a separate process, answer privately."""
+        await self.answer(interaction, image)
+
+    async def answer(self, interaction: discord.Interaction[Any], image: discord.Attachment) -> None:
+        """Refuse what cannot be a picture at once; read the rest."""
+        if not image.filename.lower().endswith(SUFFIXES):
+            raise AttachmentRefused(f"Attach a PNG, JPEG or WebP picture; this is {image.filename[:60]!r}.")
+        if image.size > MAX_BYTES:
+            raise AttachmentRefused(f"The file is larger than {MAX_BYTES // 1024 // 1024} MiB.")
+        await interaction.response.defer(ephemeral=True, thinking=True)
+        data = await self.house.fetch(image.url, MAX_BYTES)
+        found = await self.house.service.read_info(data)
+        await interaction.followup.send(view=picture_info(image.filename, found), ephemeral=True)
+
+    async def image_info(self, interaction: discord.Interaction[Any], message: discord.Message) -> None:
+        """Read the first picture of a message."""
+        pictures = [file for file in message.attachments if file.filename.lower().endswith(SUFFIXES)]
+        if not pictures:
+            raise AttachmentRefused("This message has no PNG, JPEG or WebP picture attached.")
+        await self.answer(interaction, pictures[0])
+
+
+async def setup(bot: commands.Bot) -> None:
+    """Load the cog and its message command, which discord.py does not take from a cog by itself."""
+    cog = Info(bot.house)  # type: ignore[attr-defined]  # EaselClient carries it
+    await bot.add_cog(cog)
+
+    async def image_info(interaction: discord.Interaction[Any], message: discord.Message) -> None:
+        await guarded(interaction, cog.image_info(interaction, message))
+
+    bot.tree.add_command(app_commands.ContextMenu(name="Image info", callback=image_info))

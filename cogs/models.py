@@ -1,0 +1,54 @@
+"""`/models`: what can draw here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import discord
+from discord import app_commands, ui
+from discord.ext import commands
+
+from bot.catalogue import ModelSpec
+from bot.ui.cards import sealed
+from bot.ui.house import House
+from bot.ui.words import number, size
+
+SHOWN_CHARS = 3800
+
+
+class Models(commands.Cog):
+    """List the catalogue."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+
+    @app_commands.command(description="List the models that can draw here")
+    async def models(self, interaction: discord.Interaction[Any]) -> None:
+        """Answer with one paragraph a model."""
+        catalogue = self.house.service.catalogue
+        paragraphs: list[str] = []
+        for spec in catalogue.models:
+            paragraph = _paragraph(spec, default=spec.id == catalogue.default)
+            if sum(map(len, paragraphs)) + len(paragraph) > SHOWN_CHARS:
+                paragraphs.append(f"-# and {len(catalogue.models) - len(paragraphs)} more; type to search in `model`")
+                break
+            paragraphs.append(paragraph)
+        view = sealed(ui.Container(ui.TextDisplay("\n".join(paragraphs))))
+        await interaction.response.send_message(view=view, ephemeral=True)
+
+
+def _paragraph(spec: ModelSpec, *, default: bool) -> str:
+    width, height = spec.default_size
+    licence = f"[{spec.licence}](<{spec.licence_url}>)" if spec.licence_url else spec.licence
+    facts = [f"{width}×{height}", f"{spec.steps} steps", f"guidance {number(spec.guidance)}", licence]
+    if spec.download_bytes:
+        facts.append(f"{size(spec.download_bytes)} download")
+    if spec.gated:
+        facts.append("licence to accept first")
+    mark = " · the default here" if default else ""
+    return f"**{spec.name}** `{spec.id}`{mark}\n{spec.description}\n-# {' · '.join(facts)}"
+
+
+async def setup(bot: commands.Bot) -> None:
+    """Load the cog."""
+    await bot.add_cog(Models(bot.house))  # type: ignore[attr-defined]  # EaselClient carries it
