@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import discord
+from bot.prompts.text import inert, plain
 from discord import app_commands, ui
 from discord.app_commands import Choice
 from discord.ext import commands
 
 from bot.errors import JobNotFound, RequestError
 from bot.generation import Job
-from bot.prompts.text import inert, plain
 from bot.ui import words
 from bot.ui.buttons import CancelButton
 from bot.ui.cards import sealed
@@ -39,7 +39,7 @@ class Queue(commands.Cog):
         for job, place in overview.mine[:SHOWN]:
             eta = "" if place.eta_s is None else f" · about {words.duration(place.eta_s)}"
             text = f"**{words.ordinal(place.position)} in line**{eta}\n{inert(job.request.prompt, 120)}"
-            items.append(ui.Section(ui.TextDisplay(text), accessory=CancelButton(job.id)))
+            items.append(ui.Section(ui.TextDisplay(text), accessory=cast(Any, CancelButton(job.id))))
         if len(overview.mine) > SHOWN:
             items.append(ui.TextDisplay(f"-# and {len(overview.mine) - SHOWN} more of yours"))
         await interaction.response.send_message(view=sealed(ui.Container(*items)), ephemeral=True)
@@ -51,10 +51,8 @@ class Queue(commands.Cog):
         mine = self._mine(interaction.user.id)
         if not mine:
             raise RequestError("You have nothing waiting or running.")
-        if request is None:
-            chosen = [mine[-1].id]
-        else:
-            chosen = [job.id for job in mine] if request == ALL else [request]
+        named = mine[-1].id if request is None else request
+        chosen = [job.id for job in mine] if named == ALL else [named]
         await interaction.response.defer(ephemeral=True)
         done: list[Job] = []
         for job_id in chosen:

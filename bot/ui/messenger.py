@@ -178,10 +178,10 @@ class Messenger:
             try:
                 return await asyncio.wait_for(call(), CALL_TIMEOUT_S)
             except (discord.HTTPException, aiohttp.ClientError, TimeoutError, OSError) as error:
-                passing = not isinstance(error, discord.HTTPException) or error.status >= 500 or error.status == 429
-                if not passing or delay_s is None:
-                    if isinstance(error, discord.HTTPException):
+                if isinstance(error, discord.HTTPException):
+                    if delay_s is None or not (error.status >= 500 or error.status == 429):
                         raise
+                elif delay_s is None:
                     raise Undeliverable("Discord did not answer.") from error
                 log.info("Discord failed (%s), again in %s s", error, delay_s)
                 await self._patience.sleep(delay_s, "Discord to recover")

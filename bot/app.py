@@ -1,0 +1,275 @@
+"""The wiring: builds everything, hands it over by constructor, shuts it down in order.
+
+`run` and `demo` use the same `build`; only what lies beyond Discord's door differs. Heavy imports stand inside the
+functions: the GPU thread begins to import torch as the process starts, before discord.py is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from bot import __version__
+from bot.catalogue import Catalogue, parse_catalogue
+from bot.config import Settings
+from bot.errors import ConfigError, EaselError
+
+if TYPE_CHECKING:
+    from bot.client import EaselClient
+    from bot.delivery import Delivery
+    from bot.engine.base import Weights
+    from bot.safety.classifier import Classifier
+    from bot.scheduling.gpu_thread import GpuThread
+    from bot.scheduling.patience import Patience
+    from bot.scheduling.service import GenerationService
+
+log = logging.getLogger(__name__)
+
+DRAIN_S = 20.0
+LOGIN_RETRIES_S = (2.0, 5.0, 15.0, 30.0, 60.0)
+ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_BAD_TOKEN = 3
+EXIT_GATEWAY_REFUSED = 4
+
+
+def utc_now() -> datetime:
+    """Tell the time: aware, UTC."""
+    return datetime.now(UTC)
+
+
+def new_job_id() -> str:
+    """Make a request's id: ten characters that are easy to read aloud, 50 random bits."""
+    return "".join(secrets.choice(ID_ALPHABET) for _ in range(10))
+
+
+def new_seed() -> int:
+    """Choose a seed as other programs do, below 2**32."""
+    return secrets.randbelow(2**32)
+
+
+def read_catalogue(settings: Settings) -> Catalogue:
+    """Read `EASEL_MODELS_FILE`; raises ConfigError where it is missing or wrong."""
+    try:
+        text = settings.models_file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise ConfigError(f"EASEL_MODELS_FILE {settings.models_file} cannot be read: {reason}.") from None
+    return parse_catalogue(text, origin=str(settings.models_file), default=settings.model)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The floors below Discord that exist before the event loop does: the GPU thread is already importing torch."""
+
+    settings: Settings
+    catalogue: Catalogue
+    weights: Weights
+    gpu: GpuThread
+
+
+def start_machine(settings: Settings) -> Machine:
+    """Choose the models and start the GPU thread, which imports torch at once. Raises ConfigError."""
+    from bot.engine.diffusers_engine import DiffusersEngine
+    from bot.engine.weights import ModelFiles
+    from bot.scheduling.gpu_thread import GpuThread
+
+    catalogue = read_catalogue(settings)
+    models_root = settings.models_file.resolve().parent
+    cache_dir = settings.data_dir / "models" / "hub"
+    engine = DiffusersEngine(
+        catalogue,
+        models_root=models_root,
+        cache_dir=cache_dir,
+        device=settings.device,
+        dtype=settings.dtype,
+        max_batch=settings.max_batch,
+    )
+    gpu = GpuThread(engine)
+    gpu.start()
+    weights = ModelFiles(catalogue, models_root=models_root, cache_dir=cache_dir, hf_token=settings.hf_token)
+    return Machine(settings, catalogue, weights, gpu)
+
+
+@dataclass(frozen=True, slots=True)
+class Easel:
+    """The whole bot, built and not yet started."""
+
+    client: EaselClient
+    service: GenerationService
+    delivery: Delivery
+
+    async def stop(self, deadline_s: float = DRAIN_S) -> None:
+        """Shut down in order: intake and drawing, the messages about them, Discord."""
+        await self.service.stop(deadline_s)
+        await self.delivery.stop(deadline_s / 4)
+        await self.client.close()
+
+
+def build(
+    machine: Machine,
+    *,
+    patience: Patience,
+    fetch: Callable[[str, int], Awaitable[bytes]],
+    classifier: Classifier | None = None,
+    clock: Callable[[], datetime] = utc_now,
+) -> Easel:
+    """Put the house together, bottom up. Needs a running event loop; starts nothing."""
+    from bot.client import EaselClient
+    from bot.delivery import Delivery
+    from bot.files.archive import Archive
+    from bot.moderation import Moderator
+    from bot.safety.classifier import OpenNsfw
+    from bot.scheduling.service import GenerationService
+    from bot.store.jobs import JobStore
+    from bot.ui.house import House
+    from bot.ui.messenger import Messenger
+
+    settings, catalogue = machine.settings, machine.catalogue
+    archive = Archive(
+        settings.data_dir / "pictures",
+        classifier=classifier or OpenNsfw(),
+        version=__version__,
+        model_names={spec.id: spec.name for spec in catalogue.models},
+    )
+    service = GenerationService(
+        store=JobStore(settings.database_address),
+        archive=archive,
+        gpu=machine.gpu,
+        weights=machine.weights,
+        catalogue=catalogue,
+        moderator=Moderator(),
+        patience=patience,
+        clock=clock,
+        new_id=new_job_id,
+        new_seed=new_seed,
+        max_attempts=settings.max_attempts,
+        keep_days=settings.keep_days,
+    )
+    client = EaselClient(sync_guild=settings.sync_guild)
+    messenger = Messenger(client, patience=patience, clock=clock)
+    delivery = Delivery(messenger, service, patience=patience, clock=clock)
+    client.house = House(service, delivery, fetch, clock)
+
+    async def before_commands() -> None:
+        delivery.start()
+        await service.start()
+
+    client.before_commands = before_commands
+    return Easel(client, service, delivery)
+
+
+def run_bot(settings: Settings) -> int:
+    """Run the Discord bot until SIGTERM or Ctrl-C; the process's exit code. Raises EaselError."""
+    from bot.store.lock import InstanceLock
+
+    if settings.discord_token is None:
+        raise ConfigError("DISCORD_TOKEN is not set. `python -m bot demo` needs none; the README says how to get one.")
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    with InstanceLock(settings.data_dir):
+        machine = start_machine(settings)
+        try:
+            return asyncio.run(_serve(machine))
+        finally:
+            machine.gpu.stop(timeout_s=5.0)
+
+
+async def _serve(machine: Machine) -> int:
+    from bot.files.fetch import HttpFetcher
+    from bot.scheduling.patience import Patience
+
+    _point_at_discord(machine.settings)
+    easel = build(machine, patience=Patience(), fetch=HttpFetcher(machine.settings.attachment_hosts))
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(NotImplementedError):  # Windows has no such handlers; Ctrl-C raises there
+            loop.add_signal_handler(number, stopping.set)
+    engine = asyncio.ensure_future(asyncio.wrap_future(machine.gpu.ready))
+    talk = asyncio.create_task(_talk(easel, machine.settings), name="discord")
+    stop = asyncio.create_task(stopping.wait(), name="stop signal")
+    try:
+        await asyncio.wait({talk, stop, engine}, return_when=asyncio.FIRST_COMPLETED)
+        if engine.done() and engine.exception() is None:
+            await asyncio.wait({talk, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if stop.done():
+            log.info("stopping: what is drawn now may finish, the rest waits for the next start")
+            return EXIT_OK
+        if talk.done():
+            return await talk
+        raise engine.exception() or EaselError("The engine stopped.")
+    finally:
+        stop.cancel()
+        await easel.stop()
+        talk.cancel()
+        await asyncio.gather(talk, return_exceptions=True)
+
+
+async def _talk(easel: Easel, settings: Settings) -> int:
+    """Log in, then hold the gateway; the exit code where Discord ends it for good."""
+    import discord
+
+    from bot.client import invite_link
+
+    client = easel.client
+    try:
+        await _log_in(client, settings.discord_token or "")
+        print(f"Invite link: {invite_link(client.application_id or 0)}", flush=True)
+        await client.connect(reconnect=True)
+    except discord.LoginFailure:
+        log.error(
+            "Discord refuses DISCORD_TOKEN. Copy it anew: https://discord.com/developers/applications, Bot, Reset Token."
+        )
+        return EXIT_BAD_TOKEN
+    except discord.ConnectionClosed as error:
+        if error.code == 4004:
+            log.error("Discord refuses DISCORD_TOKEN (close code 4004). Copy it anew from the developer portal.")
+            return EXIT_BAD_TOKEN
+        log.error("Discord closed the gateway for good, close code %s. %s", error.code, error.reason or "")
+        return EXIT_GATEWAY_REFUSED
+    except discord.PrivilegedIntentsRequired:
+        log.error("Discord refuses the intents (close code 4014), though Easel asks for no privileged ones.")
+        return EXIT_GATEWAY_REFUSED
+    return EXIT_OK
+
+
+async def _log_in(client: EaselClient, token: str) -> None:
+    import aiohttp
+    import discord
+
+    for delay_s in (*LOGIN_RETRIES_S, None):
+        try:
+            await client.login(token)
+            return
+        except discord.LoginFailure:
+            raise
+        except (aiohttp.ClientError, discord.HTTPException, OSError) as error:
+            if client.is_closed() or delay_s is None:
+                raise EaselError(
+                    f"Discord cannot be reached: {error}. Check the network and DISCORD_API_URL."
+                ) from None
+            log.warning("Discord cannot be reached (%s), again in %g s", error, delay_s)
+            await asyncio.sleep(delay_s)
+
+
+def _point_at_discord(settings: Settings) -> None:
+    """Direct discord.py's REST and gateway, which are class attributes there."""
+    import yarl
+    from discord.gateway import DiscordWebSocket
+    from discord.http import Route
+
+    Route.BASE = settings.discord_api_url
+    if settings.discord_gateway_url is not None:
+        DiscordWebSocket.DEFAULT_GATEWAY = yarl.URL(settings.discord_gateway_url)
+
+
+__all__ = ["Easel", "Machine", "build", "run_bot", "start_machine"]

@@ -1,0 +1,129 @@
+"""The demo: the same bot with a simulated Discord underneath, shown in a local page that looks like Discord.
+
+SimCord keeps Discord in memory and runs the real discord.py against it; its preview serves the page. Nothing leaves
+the machine, no token is needed, and what was drawn is gone when the demo ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import tempfile
+from collections.abc import Awaitable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import simcord
+
+from bot.app import Easel, build, start_machine
+from bot.config import Settings
+from bot.errors import AttachmentRefused, EaselError
+from bot.scheduling.patience import Patience
+
+log = logging.getLogger(__name__)
+
+DEFAULT_PORT = 8765
+REFRESH_S = 0.3
+HOW_TO_GO_LIVE = """\
+To go live in a real server:
+  1. make an application at https://discord.com/developers/applications and copy its bot token
+  2. put the line DISCORD_TOKEN=<the token> into a file named .env in this folder
+  3. start again with `make run` and open the invite link it prints"""
+
+T = TypeVar("T")
+
+
+class SimulatedPatience(Patience):
+    """Tells the simulated Discord what a wait is for; it would take an unexplained one for unfinished work."""
+
+    def __init__(self) -> None:
+        self.env: simcord.Env | None = None
+
+    async def wait(self, awaitable: Awaitable[T], reason: str) -> T:
+        """Wait as declared to the simulator, once there is one."""
+        if self.env is None:
+            return await awaitable
+        return await self.env.external_wait(awaitable, reason=reason)
+
+
+def build_simulated(machine: Any, **parts: Any) -> tuple[Easel, SimulatedPatience]:
+    """Build the bot for a simulated Discord, whose attachments only its own client can read."""
+    patience = SimulatedPatience()
+    easel: Easel
+
+    async def fetch(url: str, max_bytes: int) -> bytes:
+        data: bytes = await easel.client.http.get_from_cdn(url)
+        if len(data) > max_bytes:
+            raise AttachmentRefused(f"The file is larger than {max_bytes // 1024 // 1024} MiB.")
+        return data
+
+    easel = build(machine, patience=patience, fetch=fetch, **parts)
+    return easel, patience
+
+
+def run_demo(settings: Settings, port: int = DEFAULT_PORT) -> int:
+    """Serve the demo until SIGTERM or Ctrl-C; the process's exit code."""
+    with tempfile.TemporaryDirectory(prefix="easel-demo-") as folder:
+        # Models stay where the bot keeps them; requests and pictures go with the demo.
+        machine = start_machine(settings)
+        temporary = replace(settings, data_dir=Path(folder), database_url=None, sync_guild=None)
+        try:
+            return asyncio.run(_serve(replace(machine, settings=temporary), port))
+        finally:
+            machine.gpu.stop(timeout_s=5.0)
+
+
+async def _serve(machine: Any, port: int) -> int:
+    easel, patience = build_simulated(machine)
+    env = simcord.Env(easel.client, check_errors=False)
+    patience.env = env
+    await env.start()
+    try:
+        guild = env.create_guild("Easel demo")
+        channel = guild.create_text_channel("imagine")
+        viewers = [guild.add_member(env.create_user(name)) for name in ("ada", "bob", "eve")]
+        try:
+            async with env.preview(channel, viewers=viewers, layout="channel", port=port) as preview:
+                _welcome(preview.url)
+                await _keep_fresh(env, preview)
+        except OSError as error:
+            raise EaselError(f"Port {port} cannot be used ({error.strerror}); choose another with --port.") from None
+    finally:
+        patience.env = None
+        await easel.service.stop(5.0)
+        await easel.delivery.stop(1.0)
+        await env.shutdown()
+    return 0
+
+
+def _welcome(url: str) -> None:
+    print("No DISCORD_TOKEN is set, so this is the demo: the same bot in a page that looks like Discord.")
+    print(f"\n  {url}\n")
+    print("Open it, type /imagine, and draw: a sunset over a beach. Ctrl-C ends it.\n")
+    print(HOW_TO_GO_LIVE, flush=True)
+
+
+async def _keep_fresh(env: simcord.Env, preview: Any) -> None:
+    """Publish what the bot did by itself: progress, results. Runs outside the bot's own work."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(NotImplementedError):
+            loop.add_signal_handler(number, stopping.set)
+    closed = asyncio.ensure_future(preview.wait_closed())
+    seen = 0
+    while not stopping.is_set() and not closed.done():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), REFRESH_S)
+        requests = len(env.http_requests)
+        if requests == seen:
+            continue
+        try:
+            await preview.refresh()
+            seen = requests
+        except (simcord.SetupError, TimeoutError) as error:
+            log.debug("the page was busy, it is refreshed in a moment: %s", error)
+    closed.cancel()

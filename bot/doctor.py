@@ -1,0 +1,220 @@
+"""`python -m bot doctor`: look at everything the bot needs and say what to do about each finding."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from bot.app import read_catalogue
+from bot.config import Settings
+from bot.errors import EaselError
+
+TIMEOUT_S = 15.0
+LOW_DISK_BYTES = 5_000_000_000
+NO_DISK_BYTES = 200_000_000
+
+
+class Verdict(StrEnum):
+    """How a finding stands. Only BAD keeps the bot from running."""
+
+    GOOD = "ok"
+    NOTE = "note"
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at; `advice` says what to do, empty where all is well."""
+
+    verdict: Verdict
+    subject: str
+    what: str
+    advice: str = ""
+
+
+def run_doctor(settings: Settings) -> int:
+    """Print every finding; 1 where the bot cannot run as set up, else 0."""
+    findings: list[Finding] = []
+    checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
+        check_python, check_environment_file, check_token, check_device, check_disk, check_models, check_database,
+    )  # fmt: skip
+    for check in checks:
+        try:
+            found = list(check(settings))
+        except EaselError as error:
+            found = [Finding(Verdict.BAD, check.__name__.removeprefix("check_"), str(error))]
+        for finding in found:
+            advice = f"\n{'':>14}→ {finding.advice}" if finding.advice else ""
+            print(f"{finding.verdict:>5}  {finding.subject}: {finding.what}{advice}", flush=True)
+        findings += found
+    bad = sum(finding.verdict is Verdict.BAD for finding in findings)
+    print("\nEasel can run." if not bad else f"\nEasel cannot run yet: {bad} to mend, marked “bad”.")
+    return 1 if bad else 0
+
+
+def check_python(settings: Settings) -> Iterator[Finding]:
+    """Name the interpreter."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Finding(Verdict.GOOD, "Python", version)
+
+
+def check_environment_file(settings: Settings) -> Iterator[Finding]:
+    """Look at who may read `.env`, which holds the token."""
+    path = Path(".env")
+    if not path.is_file():
+        yield Finding(Verdict.NOTE, ".env", "there is none; settings come from the environment alone")
+    elif os.name == "posix" and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+        yield Finding(Verdict.NOTE, ".env", "other users of this machine can read it", "chmod 600 .env")
+    else:
+        yield Finding(Verdict.GOOD, ".env", "found")
+
+
+def check_token(settings: Settings) -> Iterator[Finding]:
+    """Ask Discord about the token, the application and the servers the bot is in."""
+    if settings.discord_token is None:
+        yield Finding(
+            Verdict.NOTE, "token", "DISCORD_TOKEN is not set: only the demo can run",
+            "make an application at https://discord.com/developers/applications, put its bot token into .env",
+        )  # fmt: skip
+        return
+    yield from asyncio.run(_ask_discord(settings))
+
+
+async def _ask_discord(settings: Settings) -> list[Finding]:
+    headers = {"Authorization": f"Bot {settings.discord_token}"}
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+    try:
+        async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
+            status, me = await _get(session, f"{settings.discord_api_url}/users/@me")
+            if status == 401:
+                advice = "copy it anew: https://discord.com/developers/applications, Bot, Reset Token"
+                return [Finding(Verdict.BAD, "token", "Discord refuses it", advice)]
+            if status != 200:
+                return [Finding(Verdict.BAD, "Discord", f"answered {status}", "try again in a moment")]
+            _, guilds = await _get(session, f"{settings.discord_api_url}/users/@me/guilds")
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        advice = f"check the network and DISCORD_API_URL ({settings.discord_api_url})"
+        return [Finding(Verdict.BAD, "Discord", f"cannot be reached ({type(error).__name__})", advice)]
+    findings = [
+        Finding(Verdict.GOOD, "token", f"it belongs to {me.get('username')}"),
+        Finding(Verdict.GOOD, "intents", "no privileged ones are needed"),
+    ]
+    return findings + _permissions(int(me["id"]), guilds if isinstance(guilds, list) else [])
+
+
+async def _get(session: aiohttp.ClientSession, url: str) -> tuple[int, Any]:
+    async with session.get(url) as response:
+        return response.status, await response.json(content_type=None)
+
+
+def _permissions(application_id: int, guilds: list[Any]) -> list[Finding]:
+    from bot.client import PERMISSIONS, invite_link
+
+    link = invite_link(application_id)
+    if not guilds:
+        return [Finding(Verdict.NOTE, "servers", "the bot is in none yet", f"open {link}")]
+    findings: list[Finding] = []
+    for guild in guilds:
+        held = int(guild.get("permissions", 0))
+        administrator = held & 0x8
+        missing = [name for name, needed in PERMISSIONS if needed and not administrator and not _holds(held, name)]
+        if missing:
+            names = ", ".join(name.replace("_", " ") for name in missing)
+            findings.append(Finding(Verdict.NOTE, f"server {guild.get('name')}", f"missing: {names}", f"open {link}"))
+        else:
+            findings.append(Finding(Verdict.GOOD, f"server {guild.get('name')}", "all permissions are there"))
+    return findings
+
+
+def _holds(held: int, name: str) -> bool:
+    import discord
+
+    return bool(getattr(discord.Permissions(held), name))
+
+
+def check_device(settings: Settings) -> Iterator[Finding]:
+    """Start the engine as the bot would, without loading a model."""
+    from bot.engine.diffusers_engine import DiffusersEngine
+
+    engine = DiffusersEngine(
+        read_catalogue(settings), models_root=settings.models_file.parent, cache_dir=settings.data_dir,
+        device=settings.device, dtype=settings.dtype, max_batch=settings.max_batch,
+    )  # fmt: skip
+    info = engine.start()
+    memory = "" if info.memory_bytes is None else f", {info.memory_bytes / 1e9:.1f} GB"
+    what = f"{info.device_name} ({info.device}, {info.dtype}{memory})"
+    if info.device == "cpu":
+        advice = "for real models use a machine with a GPU; a CUDA build of torch finds it by itself"
+        yield Finding(Verdict.NOTE, "GPU", f"none found, the CPU draws: {what}", advice)
+    else:
+        yield Finding(Verdict.GOOD, "GPU", what)
+
+
+def check_disk(settings: Settings) -> Iterator[Finding]:
+    """Look at the room in the data directory."""
+    folder = settings.data_dir
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".doctor"
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        advice = "make it writable, or name another one in EASEL_DATA_DIR"
+        yield Finding(Verdict.BAD, "data directory", f"{folder} cannot be written ({error.strerror})", advice)
+        return
+    free = shutil.disk_usage(folder).free
+    what = f"{folder.resolve()}, {free / 1e9:.1f} GB free"
+    if free < NO_DISK_BYTES:
+        yield Finding(Verdict.BAD, "data directory", what, "make room, or name another one in EASEL_DATA_DIR")
+    elif free < LOW_DISK_BYTES:
+        yield Finding(Verdict.NOTE, "data directory", what, "models need 2 to 60 GB each")
+    else:
+        yield Finding(Verdict.GOOD, "data directory", what)
+
+
+def check_models(settings: Settings) -> Iterator[Finding]:
+    """Say of each model whether it is here."""
+    from bot.engine.weights import ModelFiles
+
+    catalogue = read_catalogue(settings)
+    weights = ModelFiles(
+        catalogue, models_root=settings.models_file.resolve().parent,
+        cache_dir=settings.data_dir / "models" / "hub", hf_token=settings.hf_token,
+    )  # fmt: skip
+    local = [spec for spec in catalogue.models if weights.is_local(spec.id)]
+    yield Finding(Verdict.GOOD, "models", f"here: {', '.join(spec.id for spec in local) or 'none'}")
+    default = catalogue[catalogue.default]
+    if default not in local:
+        advice = f"the first request downloads it; python -m bot models fetch {default.id} does so now"
+        yield Finding(Verdict.NOTE, "models", f"the default, {default.id}, is not here yet", advice)
+    gated = [spec.id for spec in catalogue.models if spec.gated and spec not in local]
+    if gated and settings.hf_token is None:
+        advice = "accept the licence on huggingface.co, then set HF_TOKEN"
+        yield Finding(Verdict.NOTE, "models", f"behind a licence: {', '.join(gated)}", advice)
+
+
+def check_database(settings: Settings) -> Iterator[Finding]:
+    """Open the database as the bot would."""
+    from bot.store.jobs import JobStore
+
+    async def look() -> int:
+        store = JobStore(settings.database_address)
+        await store.open()
+        try:
+            return len(await store.unfinished())
+        finally:
+            await store.close()
+
+    unfinished = asyncio.run(look())
+    waits = f", {unfinished} requests wait in it" if unfinished else ""
+    yield Finding(Verdict.GOOD, "database", f"opens{waits}")
