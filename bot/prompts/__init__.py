@@ -1,0 +1,1 @@
+"""Words people typed: made safe to show. Pure."""

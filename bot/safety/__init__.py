@@ -1,0 +1,1 @@
+"""What keeps adult pictures out of channels that are not for them."""

@@ -1,0 +1,177 @@
+"""Turn what somebody asked for into a complete request, or refuse it with one sentence that says what to do."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import unicodedata
+from collections.abc import Callable, Iterable
+
+from bot.catalogue import ASPECTS, SIZE_MULTIPLE, Catalogue, ModelSpec
+from bot.errors import RequestError
+from bot.generation import GenerationOptions, GenerationRequest
+
+MAX_PROMPT_CHARS = 1500
+MAX_NEGATIVE_CHARS = 1000
+MAX_COUNT = 4
+MAX_WAITING = 20
+# A Discord integer option is a double underneath: whole numbers are exact up to here.
+MAX_SEED = 2**53 - 1
+MIN_STEPS = 1
+MAX_STEPS = 150
+MIN_GUIDANCE = 0.0
+MAX_GUIDANCE = 30.0
+MIN_SIDE = 64
+MAX_SIDE = 2048
+
+_LIST_AT_MOST = 12
+
+
+def resolve(
+    options: GenerationOptions,
+    catalogue: Catalogue,
+    *,
+    new_seed: Callable[[], int],
+    max_count: int = MAX_COUNT,
+) -> GenerationRequest:
+    """Check `options` and fill what was left out from the model's entry.
+
+    `new_seed` gives a seed in 0..2**32-1 and is called only where none was asked for; picture n of the
+    request is drawn with `seed + n`. Raises RequestError with what is wrong and what would be right;
+    nothing is corrected silently. Pure; any thread.
+    """
+    prompt = _text(options.prompt, "prompt", MAX_PROMPT_CHARS)
+    if not prompt.strip():
+        raise RequestError("The prompt is empty; say what the picture should show.")
+    spec = _model(options.model, catalogue)
+    negative = _text(options.negative_prompt or "", "negative prompt", MAX_NEGATIVE_CHARS).strip()
+    if negative and not spec.negative_prompt:
+        raise RequestError(f"{spec.name} takes no negative prompt; leave it out, or choose another model.")
+    width, height = _size(options, spec)
+    count = 1 if options.count is None else _whole(options.count, "Count", 1, max_count)
+    steps = spec.steps
+    if options.steps is not None:
+        steps = _whole(options.steps, "Steps", MIN_STEPS, min(MAX_STEPS, spec.max_steps), spec.name)
+    # The last picture's seed has to fit as well.
+    seed = new_seed() if options.seed is None else _whole(options.seed, "Seed", 0, MAX_SEED - count + 1)
+    return GenerationRequest(
+        prompt=prompt.strip(),
+        negative_prompt=negative,
+        model=spec.id,
+        width=width,
+        height=height,
+        count=count,
+        num_inference_steps=steps,
+        guidance_scale=_guidance(options.guidance, spec),
+        seed=seed,
+        sampler=_sampler(options.sampler, spec),
+        private=options.private,
+        spoiler=options.spoiler,
+    )
+
+
+def _text(text: str, what: str, limit: int) -> str:
+    if len(text) > limit:
+        raise RequestError(
+            f"The {what} has {len(text):,} characters; at most {limit:,} fit. Shorten it by {len(text) - limit:,}."
+        )
+    for index, char in enumerate(text):
+        category = unicodedata.category(char)
+        if (category == "Cc" and char not in "\n\r\t") or category == "Cs":
+            raise RequestError(
+                f"The {what} has a control character (U+{ord(char):04X}) at position {index + 1}; remove it."
+            )
+    return text
+
+
+def _shown(value: object, limit: int = 60) -> str:
+    text = str(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _unknown(what: str, got: str, known: Iterable[str], all_of_them: str) -> RequestError:
+    """Name what was not found, the nearest that exists, and where the rest is."""
+    names = list(known)
+    by_lower = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(got.lower().strip(), list(by_lower), n=2, cutoff=0.5)
+    asked = f" did you mean {' or '.join(by_lower[n] for n in near)}?" if near else ""
+    return RequestError(f"There is no {what} '{_shown(got)}'{';' if near else '.'}{asked} {all_of_them}")
+
+
+def _model(model_id: str | None, catalogue: Catalogue) -> ModelSpec:
+    spec = catalogue.get(model_id if model_id is not None else catalogue.default)
+    if spec is None:
+        raise _unknown("model", str(model_id), (m.id for m in catalogue.models), "/models lists them all.")
+    return spec
+
+
+def _sampler(sampler: str | None, spec: ModelSpec) -> str:
+    if sampler is None:
+        return spec.sampler
+    known = {name.lower(): name for name in spec.samplers}
+    found = known.get(sampler.strip().lower())
+    if found is None:
+        names = ", ".join(spec.samplers[:_LIST_AT_MOST])
+        raise _unknown("sampler", sampler, spec.samplers, f"{spec.name} draws with {names}.")
+    return found
+
+
+def _size(options: GenerationOptions, spec: ModelSpec) -> tuple[int, int]:
+    if options.aspect is not None and options.aspect not in ASPECTS:
+        raise RequestError(f"There is no aspect '{_shown(options.aspect)}'; choose one of {', '.join(ASPECTS)}.")
+    if options.aspect is not None and options.aspect not in spec.sizes:
+        raise RequestError(f"{spec.name} has no size for {options.aspect}; it has {', '.join(spec.sizes)}.")
+    base = spec.default_size if options.aspect is None else spec.sizes[options.aspect]
+    width = _side(options.width, base[0], "Width", spec)
+    height = _side(options.height, base[1], "Height", spec)
+    if width * height > spec.max_pixels:
+        side = math.isqrt(spec.max_pixels) // SIZE_MULTIPLE * SIZE_MULTIPLE
+        raise RequestError(
+            f"{width}×{height} is more than {spec.name} draws at once ({spec.max_pixels:,} pixels, as {side}×{side}); "
+            "choose a smaller width or height."
+        )
+    return width, height
+
+
+def _side(value: int | None, default: int, what: str, spec: ModelSpec) -> int:
+    if value is None:
+        return default
+    side = _integer(value, what)
+    if side > spec.max_side:
+        raise RequestError(f"{spec.name} draws at most {spec.max_side} px a side; {_shown(side)} is too large.")
+    if side < spec.min_side:
+        raise RequestError(f"{spec.name} draws at least {spec.min_side} px a side; {_shown(side)} is too small.")
+    if side % SIZE_MULTIPLE:
+        below = side // SIZE_MULTIPLE * SIZE_MULTIPLE
+        near = [n for n in (below, below + SIZE_MULTIPLE) if spec.min_side <= n <= spec.max_side]
+        nearest = f"the nearest are {near[0]} and {near[1]}" if len(near) == 2 else f"the nearest is {near[0]}"
+        raise RequestError(f"{what} {side} is not a multiple of {SIZE_MULTIPLE}; {nearest}.")
+    return side
+
+
+def _integer(value: object, what: str) -> int:
+    # Callers below Discord (the shell, a form) may hand over more than the annotation promises.
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise RequestError(f"{what} takes a whole number, not {_shown(value)}.")
+    return value
+
+
+def _whole(value: int, what: str, low: int, high: int, model: str = "") -> int:
+    number = _integer(value, what)
+    if not low <= number <= high:
+        with_model = f" with {model}" if model else ""
+        raise RequestError(f"{what} goes from {low} to {high}{with_model}; {_shown(number)} does not fit.")
+    return number
+
+
+def _guidance(value: float | None, spec: ModelSpec) -> float:
+    if value is None:
+        return spec.guidance
+    if isinstance(value, bool) or not math.isfinite(value):
+        raise RequestError(f"Guidance takes a number, not {_shown(value)}.")
+    high = min(MAX_GUIDANCE, spec.max_guidance)
+    if not MIN_GUIDANCE <= value <= high:
+        raise RequestError(
+            f"Guidance goes from {MIN_GUIDANCE:g} to {high:g} with {spec.name}; {_shown(value)} does not fit."
+        )
+    return float(value)
