@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+
+from bot.catalogue import parse_catalogue, sizes_for
+from bot.errors import ConfigError
+
+ENTRY = '[models.tiny]\nname = "Tiny"\nsource = "here"\nfamily = "sd"\nlicence = "MIT"\n'
+
+
+def test_parse_catalogue_fills_in_defaults() -> None:
+    spec = parse_catalogue(ENTRY, origin="m.toml")["tiny"]
+    assert spec.default_size == (512, 512)
+    assert spec.sampler in spec.samplers
+
+
+def test_sizes_for_keeps_the_area_and_the_multiple() -> None:
+    for width, height in sizes_for(1024, 64).values():
+        assert width % 64 == height % 64 == 0
+        assert 0.85 < width * height / 1024**2 < 1.15
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "names no models"),
+        ("models = 3", "names no models"),
+        ("[models.x", "not valid TOML"),
+        ('[models.x]\nname = "X"\n', "'source' is missing"),
+        (ENTRY + "stepps = 3\n", "'stepps' is no key"),
+        (ENTRY + 'steps = "many"\n', "steps has the wrong type"),
+        (ENTRY + "steps = true\n", "steps has the wrong type"),
+        (ENTRY + 'sizes = {"1:1" = [100, 100]}\n', "multiples of 8"),
+        (ENTRY + 'sizes = {"5:1" = [64, 64]}\n', "knows the aspects"),
+    ],
+)
+def test_parse_catalogue_wrong_entry_names_file_and_key(text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        parse_catalogue(text, origin="m.toml")
+    assert "m.toml" in str(caught.value)
+
+
+def test_parse_catalogue_unknown_default_lists_what_there_is() -> None:
+    with pytest.raises(ConfigError, match="tiny"):
+        parse_catalogue(ENTRY, origin="m.toml", default="huge")

@@ -1,0 +1,177 @@
+"""The cards and forms as payloads: within Discord's limits, inert, with the right words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from bot.catalogue import parse_catalogue
+from bot.client import same_commands
+from bot.errors import RequestError
+from bot.generation import FetchProgress, GenerationRequest, Job, JobStatus, Origin, PictureFile, Place
+from bot.scheduling.events import Drawing
+from bot.ui import cards, words
+from bot.ui.forms import edit_form, more_lines, read_form, read_more
+from tests.support import labels, registered_commands, texts
+
+ROOT = Path(__file__).resolve().parents[3]
+CATALOGUE = parse_catalogue((ROOT / "models.toml").read_text(encoding="utf-8"), origin="models.toml")
+NOW = datetime(2026, 11, 21, tzinfo=UTC)
+REQUEST = GenerationRequest("a sunset over a beach", "people", "pocket", 64, 64, 2, 20, 4.0, 42, "DDIM")
+ORIGIN = Origin(1, 2, "token", NOW + timedelta(minutes=14), 3, "ada", 4, 5, False, 10_000_000)
+JOB = Job("abc123", REQUEST, ORIGIN, JobStatus.QUEUED, NOW)
+
+
+def picture(n: int, *, flagged: bool = False) -> PictureFile:
+    return PictureFile(n, f"/x/{n}.png", f"easel-abc123-{n + 1}.png", 42 + n, 64, 64, 9000, 0.1, flagged)
+
+
+async def test_waiting_card_says_place_estimate_and_who_goes_first() -> None:
+    text = texts(cards.waiting(JOB, Place(2, 9.2, 77)).to_components())[0]
+    assert text == "**a sunset over a beach**\n**2nd in line** · about 9 s · <@77> goes first"
+
+
+async def test_waiting_card_without_measured_times_promises_none() -> None:
+    assert "about" not in texts(cards.waiting(JOB, Place(1, None)).to_components())[0]
+
+
+async def test_fetching_card_says_how_much_of_the_download_is_here() -> None:
+    progress = FetchProgress("sdxl", 3_100_000_000, 6_900_000_000)
+    assert "fetching 3.1 of 6.9 GB" in texts(cards.fetching(JOB, "SDXL", progress, loading=False).to_components())[0]
+
+
+async def test_drawing_card_has_bar_steps_and_preview() -> None:
+    payload = cards.drawing(JOB, Drawing("abc123", 12, 20, 3.0), preview=True).to_components()
+    assert "▰▰▰▰▰▰▱▱▱▱  step 12 of 20 · about 3 s left" in texts(payload)[0]
+    assert "attachment://preview.jpg" in str(payload)
+    assert labels(payload) == ["Cancel"]
+
+
+async def test_result_card_has_each_picture_with_alternative_text_and_the_four_buttons() -> None:
+    job = replace(JOB, files=(picture(0), picture(1)), draw_s=2.1)
+    payload = cards.result(job, "Pocket", job.files).to_components()
+    gallery = next(part for part in payload[0]["components"] if part["type"] == 12)
+    assert [item["media"]["url"] for item in gallery["items"]] == [
+        "attachment://easel-abc123-1.png",
+        "attachment://easel-abc123-2.png",
+    ]
+    assert all("a sunset over a beach" in item["description"] for item in gallery["items"])
+    assert labels(payload) == ["Again", "Edit", "Info", "Delete"]
+    assert "-# for <@3> · Pocket · 64×64 · 20 steps · guidance 4 · DDIM · seed 42 · 2.1 s" in texts(payload)[1]
+
+
+async def test_result_card_spoiler_hides_every_picture() -> None:
+    job = replace(JOB, request=replace(REQUEST, spoiler=True), files=(picture(0), picture(1)))
+    gallery = cards.result(job, "Pocket", job.files).to_components()[0]["components"][1]
+    assert all(item["spoiler"] for item in gallery["items"])
+
+
+async def test_result_card_says_how_many_were_withheld() -> None:
+    job = replace(JOB, files=(picture(0), picture(1, flagged=True)))
+    assert "1 picture was withheld" in "".join(texts(cards.result(job, "Pocket", job.files[:1]).to_components()))
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["x" * 1500, "@everyone <@&1> **bold** `code` ||spoiler|| https://evil.example", "‮right to left", "🏖️" * 700, "*" * 1500],
+    ids=["longest", "markup", "bidi", "emoji", "stars"],
+)
+async def test_every_card_stays_within_discords_limits(prompt: str) -> None:
+    job = replace(JOB, request=replace(REQUEST, prompt=prompt), files=(picture(0), picture(1)), error="No.")
+    views = [
+        cards.waiting(job, Place(1, None)), cards.drawing(job, Drawing("a", 1, 2, None), preview=True),
+        cards.result(job, "Pocket", job.files), cards.failed(job), cards.cancelled(job), cards.withheld(job),
+    ]  # fmt: skip
+    for view in views:
+        payload = view.to_components()
+        assert sum(map(len, texts(payload))) <= 4000
+        assert "@everyone" not in "".join(texts(payload))
+        assert "||" not in "".join(texts(payload)).replace("\\|", "")
+        for item in payload[0]["components"]:
+            for media in item.get("items", []):
+                assert len(media["description"]) <= 256
+
+
+async def test_every_custom_id_is_versioned_and_short() -> None:
+    job = replace(JOB, id="z" * 32, files=(picture(0),))
+    row = cards.result(job, "Pocket", job.files).to_components()[0]["components"][-1]
+    for button in row["components"]:
+        assert button["custom_id"].startswith("easel:v1:")
+        assert len(button["custom_id"]) <= 100
+
+
+async def test_edit_form_has_five_rows_filled_in() -> None:
+    form = edit_form(JOB, CATALOGUE).to_dict()
+    assert form["custom_id"] == "easel:v1:form:abc123"
+    assert len(form["components"]) == 5
+    assert form["components"][0]["component"]["value"] == "a sunset over a beach"
+    assert "steps: 20" in form["components"][4]["component"]["value"]
+
+
+def submitted(**values: str) -> dict:
+    """A submitted form as Discord sends it, labels around fields."""
+    rows = []
+    for name, value in values.items():
+        key = {"values": [value]} if name in ("model", "aspect") else {"value": value}
+        rows.append({"type": 18, "component": {"custom_id": name, **key}})
+    return {"components": rows}
+
+
+def test_read_form_untouched_asks_for_the_same_again() -> None:
+    data = submitted(prompt="a sunset over a beach", negative_prompt="people", model="pocket", aspect="keep", more=more_lines(JOB))
+    options = read_form(data, JOB)
+    assert (options.width, options.height, options.seed, options.count) == (64, 64, 42, 2)
+    assert options.sampler == "DDIM"
+
+
+def test_read_form_other_model_leaves_untouched_boxes_to_its_defaults() -> None:
+    options = read_form(submitted(prompt="x", model="sdxl", aspect="keep", more=more_lines(JOB)), JOB)
+    assert (options.steps, options.guidance, options.sampler, options.width) == (None, None, None, None)
+    assert options.seed == 42
+
+
+@pytest.mark.parametrize(
+    ("text", "words_in_error"),
+    [("steps 20", "key: value"), ("colour: red", "key: value"), ("steps: many", "a whole number"), ("private: maybe", "yes or no")],
+)
+def test_read_more_wrong_line_is_quoted(text: str, words_in_error: str) -> None:
+    with pytest.raises(RequestError, match=words_in_error):
+        read_more(text)
+
+
+def test_read_more_leaves_out_keys_without_a_value() -> None:
+    assert read_more("seed:\nsteps: 8\n\nspoiler: yes") == {"steps": 8, "spoiler": True}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "1 s"), (9.4, "9 s"), (89, "89 s"), (150, "2 min"), (5460, "1 h 31 min")]
+)
+def test_duration_reads_like_speech(seconds: float, text: str) -> None:
+    assert words.duration(seconds) == text
+
+
+@pytest.mark.parametrize(("number", "text"), [(1, "1st"), (2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (23, "23rd")])
+def test_ordinal_knows_the_exceptions(number: int, text: str) -> None:
+    assert words.ordinal(number) == text
+
+
+async def test_same_commands_ignores_what_discord_adds_and_sees_what_differs() -> None:
+    ours = await registered_commands()
+    theirs = [{**command, "id": "1", "application_id": "2", "version": "3", "nsfw": False} for command in reversed(ours)]
+    assert same_commands(ours, theirs)
+    changed = [{**command} for command in theirs]
+    changed[0]["description"] = "Something else"
+    assert not same_commands(ours, changed)
+    assert not same_commands(ours, theirs[1:])
+
+
+async def test_imagine_registers_the_options_of_the_design_and_no_others() -> None:
+    imagine = next(c for c in await registered_commands() if c["name"] == "imagine")
+    assert [option["name"] for option in imagine["options"]] == [
+        "prompt", "negative_prompt", "model", "aspect", "width", "height", "count", "steps", "guidance", "seed",
+        "sampler", "private", "spoiler",
+    ]  # fmt: skip
+    assert [option["name"] for option in imagine["options"] if option["required"]] == ["prompt"]
