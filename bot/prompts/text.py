@@ -58,3 +58,17 @@ def _escape(text: str) -> str:
     text = _SCHEME.sub(_WORD_JOINER, text)
     text = text.replace("@", "@" + _WORD_JOINER)
     return _MARKDOWN.sub(r"\\\1", text)
+
+
+def fold(text: str) -> str:
+    """Give lower-case letters without accents, invisible characters or fancy forms: what words are compared by."""
+    out: list[str] = []
+    for char in unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).casefold()):
+        code = ord(char)
+        if 0x1F1E6 <= code <= 0x1F1FF:  # regional indicators spell words, too
+            out.append(chr(code - 0x1F1E6 + 97))
+        elif 0x1F150 <= code <= 0x1F189:  # white letters on black circles and squares
+            out.append(chr((code - 0x1F150) % 32 + 97))
+        elif unicodedata.category(char) not in ("Mn", "Me", "Cf"):
+            out.append(char)
+    return "".join(out)

