@@ -65,8 +65,6 @@ class Weights(Protocol):
         """Whether the model can be loaded without a network. Touches the disk: not for the event loop."""
         ...
 
-    def fetch(
-        self, model_id: str, on_progress: Callable[[FetchProgress], None], stopped: Callable[[], bool]
-    ) -> None:
+    def fetch(self, model_id: str, on_progress: Callable[[FetchProgress], None], stopped: Callable[[], bool]) -> None:
         """Download the model; blocks for as long as that takes. Raises ModelError with what to do about it."""
         ...
