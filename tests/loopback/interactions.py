@@ -18,7 +18,7 @@ from tests.loopback.bell import (
     unknown_webhook,
 )  # fmt: skip
 from tests.loopback.messages import Message, walk
-from tests.loopback.wire import BODY, FILES, reply
+from tests.loopback.wire import BODY, FILES, RECORD, reply
 from tests.loopback.world import EPHEMERAL, LOADING, Interaction
 
 if TYPE_CHECKING:
@@ -56,14 +56,15 @@ class Hooks:
             server.check_body(f"POST {CALLBACK}", body)
             if interaction.acknowledged_at is not None:
                 raise already_acknowledged()
-            if server.now() - interaction.sent_at > server.ack_window_s:
+            if request[RECORD].at - interaction.sent_at > server.ack_window_s:
                 raise unknown_interaction()
             message = self._first_answer(interaction, body, request)
         except ApiError as error:
             if interaction is not None:
                 interaction.refusals.append(error.body)
             raise
-        interaction.acknowledged_at, interaction.callback_type = server.now(), body["type"]
+        # The moment it came in: checking the body is this server's time, not the bot's.
+        interaction.acknowledged_at, interaction.callback_type = request[RECORD].at, body["type"]
         if message is not None and body["type"] in (MESSAGE, DEFER, UPDATE):
             await server.announce(message, created=body["type"] != UPDATE)
         server.bell.ring()

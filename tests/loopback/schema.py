@@ -15,7 +15,39 @@ DOCUMENT = Path(__file__).with_name("openapi.json")
 
 @cache
 def _document() -> dict[str, Any]:
-    return json.loads(DOCUMENT.read_text(encoding="utf-8"))
+    document = json.loads(DOCUMENT.read_text(encoding="utf-8"))
+    return _by_type(document, document["components"]["schemas"])
+
+
+def _by_type(node: Any, schemas: dict[str, Any]) -> Any:
+    """Rewrite each `oneOf` of components into "if its type is n, then that one".
+
+    Plain `oneOf` tries every kind at every level: 12 ms for one card, and the error names whichever kind came closest.
+    """
+    if isinstance(node, list):
+        return [_by_type(part, schemas) for part in node]
+    if not isinstance(node, dict):
+        return node
+    kinds = [_kinds(member, schemas) for member in node.get("oneOf", ())]
+    if len(kinds) < 2 or not all(kinds):
+        return {key: _by_type(value, schemas) for key, value in node.items()}
+    rest = {key: _by_type(value, schemas) for key, value in node.items() if key != "oneOf"}
+    cases = [
+        {"if": {"properties": {"type": {"enum": kind}}}, "then": member}
+        for kind, member in zip(kinds, node["oneOf"], strict=True)
+    ]
+    known = {
+        "type": "object",
+        "required": ["type"],
+        "properties": {"type": {"enum": [one for kind in kinds for one in kind]}},
+    }
+    return {**rest, "allOf": [known, *cases]}
+
+
+def _kinds(member: dict[str, Any], schemas: dict[str, Any]) -> list[int]:
+    """The values of `type` that a member of a union stands for; empty where it is no such member."""
+    name = member.get("$ref", "").rsplit("/", 1)[-1]
+    return schemas.get(name, {}).get("properties", {}).get("type", {}).get("enum", [])
 
 
 @cache

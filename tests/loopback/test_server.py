@@ -362,14 +362,29 @@ async def test_token_of_an_interaction_that_ran_out_is_50027(server: LoopbackDis
     assert asked.message.loading
 
 
-async def test_body_that_discord_does_not_know_is_refused_and_remembered(server: LoopbackDiscord) -> None:
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        ({"content": "x" * 5000}, "content"),
+        ({"flags": 32768, "components": [{"type": 17, "components": []}]}, "components.0.components"),
+        ({"flags": 32768, "components": [{"type": 99}]}, "components.0"),
+        (
+            {"components": [{"type": 1, "components": [{"type": 2, "style": 1, "label": "x" * 81, "custom_id": "a"}]}]},
+            "label",
+        ),
+    ],
+    ids=["content", "empty container", "unknown component", "label"],
+)
+async def test_body_that_discord_does_not_know_is_refused_and_remembered(
+    server: LoopbackDiscord, body: dict[str, Any], complaint: str
+) -> None:
     async with connected(server) as bot:
         route = Route("POST", "/channels/{channel_id}/messages", channel_id=server.channels["imagine"].id)
         with pytest.raises(discord.HTTPException) as refused:
-            await bot.client.http.request(route, json={"content": "x" * 5000})
+            await bot.client.http.request(route, json=body)
         assert refused.value.code == 50035
         assert len(server.violations) == 1
-        assert "content" in server.violations[0]
+        assert complaint in server.violations[0]
 
 
 async def test_heartbeats_arrive_on_time(server: LoopbackDiscord, bot: Bot) -> None:
