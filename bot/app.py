@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from bot import __version__
-from bot.catalogue import Catalogue, parse_catalogue
+from bot.catalogue import Catalogue
 from bot.config import Settings
 from bot.errors import ConfigError, EaselError
 
@@ -57,16 +57,6 @@ def new_seed() -> int:
     return secrets.randbelow(2**32)
 
 
-def read_catalogue(settings: Settings) -> Catalogue:
-    """Read `EASEL_MODELS_FILE`; raises ConfigError where it is missing or wrong."""
-    try:
-        text = settings.models_file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise ConfigError(f"EASEL_MODELS_FILE {settings.models_file} cannot be read: {reason}.") from None
-    return parse_catalogue(text, origin=str(settings.models_file), default=settings.model)
-
-
 @dataclass(frozen=True, slots=True)
 class Machine:
     """The floors below Discord that exist before the event loop does: the GPU thread is already importing torch."""
@@ -80,24 +70,21 @@ class Machine:
 def start_machine(settings: Settings) -> Machine:
     """Choose the models and start the GPU thread, which imports torch at once. Raises ConfigError."""
     from bot.engine.diffusers_engine import DiffusersEngine
-    from bot.engine.weights import ModelFiles
+    from bot.engine.models import hub_cache, load_catalogue, model_files, models_root
     from bot.scheduling.gpu_thread import GpuThread
 
-    catalogue = read_catalogue(settings)
-    models_root = settings.models_file.resolve().parent
-    cache_dir = settings.data_dir / "models" / "hub"
+    catalogue = load_catalogue(settings)
     engine = DiffusersEngine(
         catalogue,
-        models_root=models_root,
-        cache_dir=cache_dir,
+        models_root=models_root(settings),
+        cache_dir=hub_cache(settings),
         device=settings.device,
         dtype=settings.dtype,
         max_batch=settings.max_batch,
     )
     gpu = GpuThread(engine)
     gpu.start()
-    weights = ModelFiles(catalogue, models_root=models_root, cache_dir=cache_dir, hf_token=settings.hf_token)
-    return Machine(settings, catalogue, weights, gpu)
+    return Machine(settings, catalogue, model_files(catalogue, settings), gpu)
 
 
 @dataclass(frozen=True, slots=True)

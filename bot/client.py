@@ -107,7 +107,15 @@ class EaselClient(commands.Bot):
         """Ignore messages: the bot reads interactions only."""
 
 
-_SERVER_KEYS = {"id", "application_id", "version", "guild_id", "dm_permission", "name_localized", "description_localized"}
+_SERVER_KEYS = {
+    "id",
+    "application_id",
+    "version",
+    "guild_id",
+    "dm_permission",
+    "name_localized",
+    "description_localized",
+}
 _UNORDERED = {"contexts", "integration_types", "channel_types"}
 
 

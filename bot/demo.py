@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import simcord
+from aiohttp import web
+from simcord.preview._server import PreviewServer
 
 from bot.app import Easel, build, start_machine
 from bot.config import Settings
@@ -33,7 +35,23 @@ To go live in a real server:
   2. put the line DISCORD_TOKEN=<the token> into a file named .env in this folder
   3. start again with `make run` and open the invite link it prints"""
 
+ENLARGED = """
+/* Easel: the built-in model paints small; files keep their size, the page shows them large. */
+.component-gallery .media-lightbox-trigger { width: 100%; }
+.component-gallery:not(:has(> figure:nth-child(2))) { max-width: 384px; }
+"""
+
 T = TypeVar("T")
+
+
+class EnlargingServer(PreviewServer):
+    """The simulator's page with one rule more; its style sheet is the only way in."""
+
+    async def _static(self, request: web.Request) -> web.Response:
+        response: web.Response = await super()._static(request)
+        if request.path == "/preview.css":
+            response.text = (response.text or "") + ENLARGED
+        return response
 
 
 class SimulatedPatience(Patience):
@@ -86,11 +104,15 @@ async def _serve(machine: Any, port: int) -> int:
         channel = guild.create_text_channel("imagine")
         viewers = [guild.add_member(env.create_user(name)) for name in ("ada", "bob", "eve")]
         try:
-            async with env.preview(channel, viewers=viewers, layout="channel", port=port) as preview:
+            page = env.preview(channel, viewers=viewers, layout="channel", port=port)
+            page._server = EnlargingServer(page, port)
+            async with page as preview:
                 _welcome(preview.url)
                 await _keep_fresh(env, preview)
-        except OSError as error:
-            raise EaselError(f"Port {port} cannot be used ({error.strerror}); choose another with --port.") from None
+        except simcord.SetupError as error:
+            if "bind" not in str(error):
+                raise
+            raise EaselError(f"Port {port} is taken; choose another: python -m bot demo --port {port + 1}") from None
     finally:
         patience.env = None
         await easel.service.stop(5.0)

@@ -15,7 +15,6 @@ from typing import Any
 
 import aiohttp
 
-from bot.app import read_catalogue
 from bot.config import Settings
 from bot.errors import EaselError
 
@@ -145,9 +144,10 @@ def _holds(held: int, name: str) -> bool:
 def check_device(settings: Settings) -> Iterator[Finding]:
     """Start the engine as the bot would, without loading a model."""
     from bot.engine.diffusers_engine import DiffusersEngine
+    from bot.engine.models import hub_cache, load_catalogue, models_root
 
     engine = DiffusersEngine(
-        read_catalogue(settings), models_root=settings.models_file.parent, cache_dir=settings.data_dir,
+        load_catalogue(settings), models_root=models_root(settings), cache_dir=hub_cache(settings),
         device=settings.device, dtype=settings.dtype, max_batch=settings.max_batch,
     )  # fmt: skip
     info = engine.start()
@@ -184,13 +184,10 @@ def check_disk(settings: Settings) -> Iterator[Finding]:
 
 def check_models(settings: Settings) -> Iterator[Finding]:
     """Say of each model whether it is here."""
-    from bot.engine.weights import ModelFiles
+    from bot.engine.models import load_catalogue, model_files
 
-    catalogue = read_catalogue(settings)
-    weights = ModelFiles(
-        catalogue, models_root=settings.models_file.resolve().parent,
-        cache_dir=settings.data_dir / "models" / "hub", hf_token=settings.hf_token,
-    )  # fmt: skip
+    catalogue = load_catalogue(settings)
+    weights = model_files(catalogue, settings)
     local = [spec for spec in catalogue.models if weights.is_local(spec.id)]
     yield Finding(Verdict.GOOD, "models", f"here: {', '.join(spec.id for spec in local) or 'none'}")
     default = catalogue[catalogue.default]

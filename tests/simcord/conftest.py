@@ -1,0 +1,99 @@
+"""The whole bot on a simulated Discord, drawing with the built-in model. One GPU thread serves all tests of a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import discord
+import pytest
+import pytest_asyncio
+import simcord
+
+from bot.app import Easel, Machine, start_machine
+from bot.config import read_settings
+from bot.demo import build_simulated
+from bot.safety.classifier import OpenNsfw
+
+PATIENCE_S = 60.0
+
+
+@pytest.fixture(scope="session")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """The engine, started once; each test has a data directory of its own."""
+    folder = tmp_path_factory.mktemp("machine")
+    started = start_machine(read_settings({"EASEL_DATA_DIR": str(folder), "EASEL_DEVICE": "cpu"}))
+    started.gpu.ready.result(timeout=120)
+    yield started
+    started.gpu.stop(timeout_s=10)
+
+
+@dataclass
+class World:
+    """A server with three members; eve moderates. `data_dir` outlives a restart of the bot."""
+
+    env: simcord.Env
+    easel: Easel
+    guild: Any
+    channel: Any
+    ada: Any
+    bob: Any
+    eve: Any
+    data_dir: Path
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    async def until(self, happened: Callable[[], Any], what: str = "it") -> Any:
+        """Let the bot work until `happened()` is true, and give what it gave."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            await self.env.settle(timeout=20)
+            value = happened()
+            if value:
+                return value
+            assert time.monotonic() < deadline, f"{what} did not happen:\n{self.env.transcript()[-3000:]}"
+            await asyncio.sleep(0.02)
+
+    async def drawn(self, result: Any) -> Any:
+        """Wait until an answer shows its pictures; gives that message."""
+        return await self.until(lambda: self.shows_pictures(result), "the pictures")
+
+    @staticmethod
+    def shows_pictures(result: Any) -> Any:
+        """The answer's message, once its pictures are there."""
+        message = result.response
+        if message is not None and any(a.filename.startswith("easel-") for a in message.attachments):
+            return message
+        return None
+
+
+@pytest.fixture
+def classifier() -> Any:
+    """The picture classifier in force; tests replace it."""
+    return OpenNsfw()
+
+
+@pytest_asyncio.fixture
+async def world(machine: Machine, tmp_path: Path, classifier: Any) -> AsyncIterator[World]:
+    """The bot, ready in a server."""
+    settings = replace(machine.settings, data_dir=tmp_path)
+    easel, patience = build_simulated(replace(machine, settings=settings), classifier=classifier)
+    env = simcord.Env(easel.client, settle_timeout=20)
+    patience.env = env
+    await env.start()
+    guild = env.create_guild("Easel")
+    channel = guild.create_text_channel("imagine")
+    moderators = guild.create_role("Mods", permissions=discord.Permissions(manage_messages=True))
+    ada, bob = (guild.add_member(env.create_user(name)) for name in ("ada", "bob"))
+    eve = guild.add_member(env.create_user("eve"), roles=[moderators])
+    try:
+        yield World(env, easel, guild, channel, ada, bob, eve, tmp_path, {"machine": machine})
+        env.raise_errors()
+    finally:
+        patience.env = None
+        await easel.service.stop(5.0)
+        await easel.delivery.stop(1.0)
+        await env.shutdown()

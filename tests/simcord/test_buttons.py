@@ -1,0 +1,148 @@
+"""What can be done with a result and with a wait: rights at every press, also after a restart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from bot.demo import build_simulated
+from bot.errors import JobNotFound
+from bot.generation import JobStatus
+from tests.simcord.conftest import World
+from tests.support import labels, texts
+
+BEACH = "a sunset over a beach"
+
+
+async def draw(world: World, member: Any = None, **options: Any) -> Any:
+    result = await (member or world.ada).slash(world.channel, "imagine", prompt=BEACH, **{"steps": 1, **options})
+    return await world.drawn(result)
+
+
+def job_id_of(message: Any) -> str:
+    return message.attachments[0].filename.split("-")[1]
+
+
+async def test_again_draws_the_same_request_with_a_new_seed_for_whoever_pressed(world: World) -> None:
+    message = await draw(world, seed=3, count=2)
+    pressed = await world.bob.click(message.message, label="Again")
+    again = await world.drawn(pressed)
+    old = await world.easel.service.get(job_id_of(message))
+    new = await world.easel.service.get(job_id_of(again))
+    assert new.origin.user_id == world.bob.id
+    assert replace(new.request, seed=3) == old.request
+    assert new.request.seed != 3
+
+
+async def test_edit_opens_a_filled_form_and_draws_what_it_says(world: World) -> None:
+    message = await draw(world, seed=3)
+    shown = await world.ada.click(message.message, label="Edit")
+    assert shown.modal is not None
+    values = {"prompt": "a blue star on a yellow background", "more": "seed: 9\nsteps: 2", "model": ["pocket"], "aspect": ["keep"]}
+    edited = await world.drawn(await world.ada.submit_modal(shown, values))
+    job = await world.easel.service.get(job_id_of(edited))
+    assert (job.request.prompt, job.request.seed, job.request.num_inference_steps) == (values["prompt"], 9, 2)
+
+
+async def test_edit_with_a_wrong_line_says_which_and_hands_the_prompt_back(world: World) -> None:
+    message = await draw(world)
+    shown = await world.ada.click(message.message, label="Edit")
+    values = {"prompt": "a long considered prompt", "more": "steps: many", "model": ["pocket"], "aspect": ["keep"]}
+    refused = await world.ada.submit_modal(shown, values)
+    assert refused.ephemeral
+    assert "steps is “many”" in refused.response.content
+    assert "a long considered prompt" in refused.response.content
+
+
+async def test_info_tells_everything_privately(world: World) -> None:
+    message = await draw(world, seed=3, negative_prompt="people")
+    answer = await world.bob.click(message.message, label="Info")
+    assert answer.ephemeral
+    text = "\n".join(texts(answer.response.components))
+    for part in (BEACH, "people", "**Seed** 3", "**Size** 64×64", "**Licence**"):
+        assert part in text
+
+
+async def test_delete_by_a_stranger_is_refused_and_nothing_goes(world: World) -> None:
+    message = await draw(world)
+    answer = await world.bob.click(message.message, label="Delete")
+    assert "moderator" in answer.followups[0].content
+    assert answer.followups[0].ephemeral
+    assert (await world.easel.service.get(job_id_of(message))).status is JobStatus.POSTED
+
+
+@pytest.mark.parametrize("who", ["ada", "eve"], ids=["requester", "moderator"])
+async def test_delete_erases_message_files_and_rows(world: World, who: str) -> None:
+    message = await draw(world)
+    job = await world.easel.service.get(job_id_of(message))
+    await getattr(world, who).click(message.message, label="Delete")
+    with pytest.raises(JobNotFound):
+        await world.easel.service.get(job.id)
+    assert not list(world.data_dir.rglob(f"*{job.id}*"))
+    assert world.channel.get_message(message.id) is None if hasattr(world.channel, "get_message") else True
+
+
+async def test_cancel_while_waiting_takes_the_request_out_of_the_line(world: World) -> None:
+    first = await world.ada.slash(world.channel, "imagine", prompt=BEACH, steps=100)
+    second = await world.bob.slash(world.channel, "imagine", prompt="a green circle on a red background", steps=2)
+    await world.until(lambda: second.response and labels(second.response.components) == ["Cancel"], "the wait")
+    await world.bob.click(second.response.message, label="Cancel")
+    await world.until(lambda: "cancelled" in texts(second.response.components)[0], "the cancellation")
+    await world.ada.click(first.response.message, label="Cancel")
+    await world.until(lambda: "cancelled" in texts(first.response.components)[0], "the second cancellation")
+    assert not second.response.attachments
+
+
+async def test_cancel_while_running_stops_the_drawing(world: World) -> None:
+    result = await world.ada.slash(world.channel, "imagine", prompt=BEACH, steps=100, count=4)
+    await world.until(lambda: "step " in texts(result.response.components)[0], "the first steps")
+    await world.ada.click(result.response.message, label="Cancel")
+    await world.until(lambda: "cancelled" in texts(result.response.components)[0], "the cancellation")
+    assert not result.response.attachments
+    assert world.easel.service.overview(world.ada.id).running == ()
+
+
+async def test_cancel_by_a_stranger_is_refused(world: World) -> None:
+    result = await world.ada.slash(world.channel, "imagine", prompt=BEACH, steps=100)
+    answer = await world.bob.click(result.response.message, label="Cancel")
+    assert answer.followups[0].ephemeral
+    await world.eve.click(result.response.message, label="Cancel")
+    await world.until(lambda: "cancelled" in texts(result.response.components)[0], "the moderator's cancellation")
+
+
+async def test_buttons_work_after_a_restart(world: World) -> None:
+    message = await draw(world, seed=3)
+    await world.easel.service.stop(5.0)
+    await world.easel.delivery.stop(1.0)
+    easel, patience = build_simulated(replace_data_dir(world))
+    patience.env = world.env
+    await world.env.restart_bot(easel.client)
+    world.easel = easel
+    again = await world.drawn(await world.bob.click(message.message, label="Again"))
+    assert again.id != message.id
+    info = await world.bob.click(message.message, label="Info")
+    assert BEACH in "\n".join(texts(info.response.components))
+
+
+def replace_data_dir(world: World) -> Any:
+    machine = world.extra["machine"]
+    return replace(machine, settings=replace(machine.settings, data_dir=world.data_dir))
+
+
+async def test_a_button_of_a_request_no_longer_kept_says_so(world: World) -> None:
+    message = await draw(world)
+    job = await world.easel.service.get(job_id_of(message))
+    from bot.generation import Actor
+
+    await world.easel.service.delete(job.id, Actor(world.ada.id))
+    answer = await world.bob.click(message.message, label="Again")
+    assert answer.ephemeral
+    assert "no longer kept" in answer.response.content
+
+
+async def test_private_request_is_closed_to_others_even_with_its_button_id(world: World) -> None:
+    message = await draw(world, private=True)
+    with pytest.raises(Exception, match=r"(?i)ephemeral|visible|access|see"):
+        await world.bob.click(message.message, label="Info")

@@ -1,0 +1,108 @@
+"""What a member does with `/imagine`, from the wait to the result."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from bot.provenance import read_info
+from tests.simcord.conftest import World
+from tests.support import labels, texts
+
+BEACH = "a sunset over a beach"
+
+
+async def data_of(world: World, attachment: Any) -> bytes:
+    return await world.easel.client.http.get_from_cdn(attachment.url)
+
+
+async def test_imagine_prompt_alone_gives_one_picture_with_its_parameters(world: World) -> None:
+    result = await world.ada.slash(world.channel, "imagine", prompt=BEACH, seed=7)
+    assert result.acknowledged
+    message = await world.drawn(result)
+    assert [a.filename for a in message.attachments] == [message.attachments[0].filename]
+    assert message.attachments[0].filename.endswith("-1.png")
+    image = Image.open(io.BytesIO(await data_of(world, message.attachments[0])))
+    info = read_info({k: v for k, v in image.info.items() if isinstance(v, str)}, image.size)
+    assert info is not None
+    assert (info.prompt, info.seed, info.model) == (BEACH, 7, "pocket")
+    assert labels(message.components) == ["Again", "Edit", "Info", "Delete"]
+
+
+async def test_imagine_count_gives_that_many_files_in_one_message(world: World) -> None:
+    result = await world.ada.slash(world.channel, "imagine", prompt=BEACH, count=4, steps=4)
+    message = await world.drawn(result)
+    assert [a.filename[-6:] for a in message.attachments] == ["-1.png", "-2.png", "-3.png", "-4.png"]
+    job = (await world.easel.service.history(world.ada.id, limit=1, before=None))[0]
+    assert [file.seed for file in job.files] == [job.request.seed + n for n in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"prompt": "   "}, "prompt"),
+        ({"prompt": "x", "width": 500}, "8"),
+        ({"prompt": "x", "width": 2048}, "pocket"),
+        ({"prompt": "x", "model": "nonsuch"}, "nonsuch"),
+        ({"prompt": "x", "sampler": "Eulr"}, "Euler"),
+        ({"prompt": "x", "steps": 150}, "step"),
+        ({"prompt": "naked child"}, "not"),
+    ],
+    ids=["blank", "multiple", "too large", "model", "sampler", "steps", "minors"],
+)
+async def test_imagine_bad_input_is_refused_privately_in_one_sentence(world: World, options: dict, words: str) -> None:
+    result = await world.ada.slash(world.channel, "imagine", **options)
+    assert result.ephemeral
+    assert words in result.response.content
+    assert world.easel.service.overview(world.ada.id).waiting == 0
+
+
+async def test_imagine_private_is_seen_by_its_member_alone(world: World) -> None:
+    result = await world.ada.slash(world.channel, "imagine", prompt=BEACH, steps=2, private=True)
+    message = await world.drawn(result)
+    assert message.ephemeral
+
+
+async def test_imagine_markup_in_a_prompt_is_inert(world: World) -> None:
+    result = await world.ada.slash(world.channel, "imagine", prompt="@everyone **loud** `code`", steps=1)
+    message = await world.drawn(result)
+    title = texts(message.components)[0]
+    assert "@everyone" not in title
+    assert "\\*\\*loud" in title
+
+
+async def test_imagine_same_seed_gives_the_same_bytes_of_picture(world: World) -> None:
+    pixels = []
+    for _ in range(2):
+        message = await world.drawn(await world.ada.slash(world.channel, "imagine", prompt=BEACH, seed=5, steps=4))
+        pixels.append(Image.open(io.BytesIO(await data_of(world, message.attachments[0]))).tobytes())
+    assert pixels[0] == pixels[1]
+
+
+async def test_imagine_several_members_at_once_all_get_theirs(world: World) -> None:
+    results = [
+        await member.slash(world.channel, "imagine", prompt=f"{BEACH} {n}", steps=2)
+        for n in range(2)
+        for member in (world.ada, world.bob, world.eve)
+    ]
+    messages = [await world.drawn(result) for result in results]
+    assert len({message.id for message in messages}) == 6
+
+
+async def test_imagine_works_in_threads_forum_posts_and_direct_messages(world: World) -> None:
+    thread = world.channel.create_thread("ideas")
+    await world.drawn(await world.ada.slash(thread, "imagine", prompt=BEACH, steps=1))
+    post = world.guild.create_forum_channel("gallery").create_thread("first post")
+    await world.drawn(await world.ada.slash(post, "imagine", prompt=BEACH, steps=1))
+    zoe = world.env.create_user("zoe")
+    await world.drawn(await zoe.slash("imagine", prompt=BEACH, steps=1))
+
+
+async def test_imagine_autocomplete_offers_models_and_their_samplers(world: World) -> None:
+    models = await world.ada.autocomplete(world.channel, "imagine", "model", "poc")
+    assert [choice["value"] for choice in models] == ["pocket"]
+    samplers = await world.ada.autocomplete(world.channel, "imagine", "sampler", "")
+    assert "DDIM" in [choice["value"] for choice in samplers]
