@@ -1,0 +1,215 @@
+"""The pictures on disk: judged, encoded, marked and written in a pool of their own.
+
+Everything blocking runs on the pool's threads; the coroutines only wait for them, so the event loop and the
+GPU thread never touch a file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import math
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from bot import provenance
+from bot.errors import DiskFull, JobNotFound, StorageError
+from bot.files.decode import read_picture_info
+from bot.files.encode import encode_png, encode_preview
+from bot.generation import GenerationRequest, GenerationResult, PictureFile, RawPicture
+from bot.provenance import PictureInfo
+from bot.safety.classifier import PUBLISHED_THRESHOLD, Classifier
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+MIN_FREE_BYTES = 200_000_000
+WORKERS = 2
+_JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+
+
+def _free_bytes(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
+
+
+class Archive:
+    """Keeps finished pictures as `root/<first two of the job>/<job>/easel-<job>-<n from 1>.png`."""
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        classifier: Classifier,
+        version: str,
+        model_names: Mapping[str, str],
+        threshold: float | None = None,
+        free_bytes: Callable[[Path], int] = _free_bytes,
+    ) -> None:
+        """Take what it works with; `threshold` None is the classifier's published one. Makes `root`."""
+        self._root = root.resolve()
+        self._classifier = classifier
+        own: float = getattr(classifier, "threshold", PUBLISHED_THRESHOLD)
+        self._threshold = own if threshold is None else threshold
+        self._version = version
+        self._model_names = model_names
+        self._free_bytes = free_bytes
+        self._root.mkdir(parents=True, exist_ok=True)
+        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="files")
+        # Strangers' pictures wait for a process of up to seconds; finished pictures must not wait behind them.
+        self._readers = ThreadPoolExecutor(1, thread_name_prefix="reader")
+
+    async def write(self, job_id: str, request: GenerationRequest, result: GenerationResult) -> tuple[PictureFile, ...]:
+        """Judge, encode, mark and write a job's pictures; what it returns is on disk.
+
+        A picture is flagged where its score reaches the threshold, and where the classifier fails (score
+        None). Repeating it overwrites. Raises DiskFull (what was written goes again) or StorageError.
+        """
+        folder = self._folder(job_id)
+        tasks = [self._run(self._write_one, folder, job_id, request, result, picture) for picture in result.pictures]
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        files = [file for file in done if isinstance(file, PictureFile)]
+        if len(files) == len(tasks):
+            if files:
+                await self._run(_sync_folder, folder)
+            return tuple(sorted(files, key=lambda file: file.n))
+        await self._run(_remove, folder)
+        raise _as_storage_error(next(e for e in done if isinstance(e, BaseException)))
+
+    async def preview(self, picture: RawPicture) -> bytes:
+        """Encode a rough picture as a small JPEG."""
+        return await self._run(encode_preview, picture)
+
+    async def read(self, file: PictureFile) -> bytes:
+        """Read a finished picture. Raises JobNotFound where it is gone."""
+        try:
+            return await self._run(Path(file.path).read_bytes)
+        except FileNotFoundError:
+            raise JobNotFound("The file of this picture is gone; it was deleted, or kept too long.") from None
+        except OSError as error:
+            raise StorageError(f"{file.file_name} cannot be read: {error.strerror}.") from error
+
+    async def delete(self, job_id: str) -> None:
+        """Remove a job's pictures; nothing where there are none."""
+        await self._run(_remove, self._folder(job_id))
+
+    def check_space(self) -> None:
+        """Raise DiskFull where less than 200 MB is free. Cheap: one call of the system."""
+        try:
+            free = self._free_bytes(self._root)
+        except OSError as error:
+            raise StorageError(f"The folder of the pictures cannot be reached: {error.strerror}.") from error
+        if free < MIN_FREE_BYTES:
+            raise DiskFull(
+                f"The bot's disk is nearly full ({free // 1_000_000} MB left), so it takes no new requests. "
+                "Waiting ones are kept; please tell whoever runs it."
+            )
+
+    async def read_info(self, data: bytes) -> PictureInfo | None:
+        """Read how a stranger's picture was made, apart from this process. Raises AttachmentRefused."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, read_picture_info, data)
+
+    def orphans(self, known: Iterable[str]) -> tuple[str, ...]:
+        """List the jobs that have a folder and are not in `known`. Blocks on the disk."""
+        ids = set(known)
+        found = [folder.name for shelf in self._root.iterdir() if shelf.is_dir() for folder in shelf.iterdir()]
+        return tuple(sorted(name for name in found if name not in ids and _JOB_ID.fullmatch(name)))
+
+    async def sweep(self, known: Iterable[str]) -> int:
+        """Remove the folders of jobs that are not in `known`; how many went."""
+        gone = await self._run(self.orphans, set(known))
+        for job_id in gone:
+            await self.delete(job_id)
+        return len(gone)
+
+    def close(self) -> None:
+        """Finish what is being written and end the threads."""
+        self._pool.shutdown(wait=True)
+        self._readers.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self, function: Callable[..., T], *args: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: function(*args))
+
+    def _folder(self, job_id: str) -> Path:
+        if not _JOB_ID.fullmatch(job_id):
+            raise StorageError("A request's id may hold letters, digits, - and _ only.")
+        return self._root / job_id[:2] / job_id
+
+    def _write_one(
+        self, folder: Path, job_id: str, request: GenerationRequest, result: GenerationResult, picture: RawPicture
+    ) -> PictureFile:
+        score = self._score(picture)
+        name = self._model_names.get(request.model, request.model)
+        chunks = {
+            provenance.PARAMETERS_KEY: provenance.parameters_text(request, picture.seed, name, self._version),
+            provenance.EASEL_KEY: provenance.easel_json(
+                request, picture.n, picture.seed, job_id, result.device, result.dtype, self._version
+            ),
+        }
+        data = encode_png(picture, chunks, provenance.iptc_xmp(self._version, request.prompt))
+        file_name = f"easel-{job_id}-{picture.n + 1}.png"
+        path = folder / file_name
+        _write_atomically(path, data)
+        return PictureFile(
+            n=picture.n, path=str(path), file_name=file_name, seed=picture.seed, width=picture.width,
+            height=picture.height, size_bytes=len(data), nsfw_score=score,
+            flagged=score is None or score >= self._threshold,
+        )  # fmt: skip
+
+    def _score(self, picture: RawPicture) -> float | None:
+        try:
+            score = float(self._classifier.score(picture))
+        except Exception:
+            log.exception("the picture classifier failed; the picture counts as adult")
+            return None
+        if not math.isfinite(score):
+            log.error("the picture classifier gave %r; the picture counts as adult", score)
+            return None
+        return min(1.0, max(0.0, score))
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    # A rename lasts only once its folder is on disk; Windows has no such call and needs none.
+    if os.name == "nt":
+        return
+    for place in (folder, folder.parent, folder.parent.parent):
+        handle = os.open(place, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        raise StorageError("A request's pictures could not be removed; the data folder's permissions forbid it.")
+
+
+def _as_storage_error(error: BaseException) -> BaseException:
+    if isinstance(error, OSError):
+        if error.errno in _NO_ROOM:
+            return DiskFull("The bot's disk is full, so the pictures could not be kept; please tell whoever runs it.")
+        log.error("writing pictures failed", exc_info=error)
+        return StorageError(f"The pictures could not be written: {error.strerror or 'the disk refused'}.")
+    return error

@@ -1,0 +1,239 @@
+"""What a picture file says of its making: written into ours, read from anybody's. Pure: strings and dicts.
+
+Three texts go into every file: `parameters`, which other Stable Diffusion programs read and write; `easel`,
+JSON that is complete enough to draw the same picture again; and an XMP packet with the IPTC mark that the
+picture is made by AI.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+from xml.sax.saxutils import escape, quoteattr
+
+from bot.generation import GenerationRequest
+from bot.prompts import readers
+from bot.prompts.readers import PictureInfo, real, text_of, whole
+
+__all__ = [
+    "EaselRecord",
+    "PictureInfo",
+    "easel_json",
+    "facts",
+    "iptc_xmp",
+    "parameters_text",
+    "parse_easel",
+    "parse_parameters",
+    "read_info",
+]
+
+DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+"""IPTC NewsCodes, digital source type: created by a trained model from sampled content."""
+
+EASEL_KEY = "easel"
+PARAMETERS_KEY = "parameters"
+_FORMAT = 1
+
+_SOURCES = {
+    "easel": "Easel", "comfyui": "ComfyUI", "invokeai": "InvokeAI", "novelai": "NovelAI", "swarmui": "SwarmUI",
+    "fooocus": "Fooocus",
+}  # fmt: skip
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() else repr(float(value))
+
+
+def _quoted(value: str) -> str:
+    # As A1111 does: a value that holds what separates values goes in JSON quotes.
+    return json.dumps(value, ensure_ascii=False) if re.search(r'[,\n:"]', value) else value
+
+
+def parameters_text(request: GenerationRequest, seed: int, model_name: str, version: str) -> str:
+    """Write the `parameters` text of one picture, as A1111 and its kin do.
+
+    The prompt, then "Negative prompt: …" where there is one, then the settings in one line; `seed` is the
+    picture's own (`request.seed + n`).
+    """
+    settings = {
+        "Steps": str(request.num_inference_steps),
+        "Sampler": request.sampler,
+        "CFG scale": _number(request.guidance_scale),
+        "Seed": str(seed),
+        "Size": f"{request.width}x{request.height}",
+        "Model": model_name,
+        "Version": f"Easel {version}",
+    }
+    lines = [request.prompt]
+    if request.negative_prompt:
+        lines.append(f"Negative prompt: {request.negative_prompt}")
+    lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in settings.items()))
+    return "\n".join(lines)
+
+
+def parse_parameters(text: str) -> PictureInfo | None:
+    """Read a `parameters` text of A1111, Forge, SD.Next, Easel, or the JSON that SwarmUI and Fooocus put there."""
+    if text.lstrip().startswith("{"):
+        found = readers.read_json_parameters(text)
+        if found is not None:
+            return found
+    return readers.read_parameters(text)
+
+
+@dataclass(frozen=True, slots=True)
+class EaselRecord:
+    """What the `easel` chunk says: the whole request, and which of its pictures this is (`n` from 0)."""
+
+    request: GenerationRequest
+    n: int
+    seed: int
+    job_id: str
+    device: str
+    dtype: str
+    version: str
+
+    @property
+    def alone(self) -> GenerationRequest:
+        """The request that draws this one picture again."""
+        return dataclasses.replace(self.request, seed=self.seed, count=1)
+
+
+# `private` and `spoiler` say where a picture was shown, not how it was made.
+_REQUEST_FIELDS: dict[str, type] = {
+    "prompt": str, "negative_prompt": str, "model": str, "width": int, "height": int, "count": int,
+    "num_inference_steps": int, "guidance_scale": float, "seed": int, "sampler": str,
+}  # fmt: skip
+
+
+def easel_json(
+    request: GenerationRequest, n: int, seed: int, job_id: str, device: str, dtype: str, version: str
+) -> str:
+    """Write the `easel` chunk of picture `n` (from 0), whose own seed is `seed`."""
+    record = {
+        "easel": _FORMAT,
+        "version": version,
+        "job": job_id,
+        "n": n,
+        "seed": seed,
+        "request": {name: getattr(request, name) for name in _REQUEST_FIELDS},
+        "device": device,
+        "dtype": dtype,
+    }
+    return json.dumps(record, ensure_ascii=False)
+
+
+def parse_easel(text: str) -> EaselRecord | None:
+    """Read an `easel` chunk; None where it is not one or is damaged."""
+    data = readers.read_json(text)
+    if data is None or data.get("easel") != _FORMAT or not isinstance(data.get("request"), dict):
+        return None
+    entry = cast("dict[str, Any]", data["request"])
+    values: dict[str, Any] = {}
+    for name, kind in _REQUEST_FIELDS.items():
+        value: Any = entry.get(name)
+        if kind is int:
+            value = whole(value) if isinstance(value, int) else None
+        elif kind is float:
+            value = real(value) if isinstance(value, (int, float)) else None
+        elif not isinstance(value, str):
+            value = None
+        if value is None:
+            return None
+        values[name] = value
+    n, seed = whole(data.get("n")), whole(data.get("seed"))
+    if n is None or seed is None:
+        return None
+    device, dtype, job = (text_of(data.get(key), 100) for key in ("device", "dtype", "job"))
+    return EaselRecord(GenerationRequest(**values), n, seed, job, device, dtype, text_of(data.get("version"), 40))
+
+
+def _from_easel(text: str) -> PictureInfo | None:
+    record = parse_easel(text)
+    if record is None:
+        return None
+    asked = record.request
+    extra = [("Version", f"Easel {record.version}"), ("Picture", f"{record.n + 1} of {asked.count}")]
+    extra += [(label, value) for label, value in (("Request", record.job_id), ("Drawn on", record.device)) if value]
+    return PictureInfo(
+        source="easel", prompt=asked.prompt[: readers.KEPT_CHARS],
+        negative_prompt=asked.negative_prompt[: readers.KEPT_CHARS], steps=asked.num_inference_steps,
+        sampler=asked.sampler[:100], guidance=asked.guidance_scale, seed=record.seed, width=asked.width,
+        height=asked.height, model=asked.model[:200], extra=tuple(extra), raw=text[: readers.KEPT_CHARS],
+    )  # fmt: skip
+
+
+def read_info(chunks: Mapping[str, str], size: tuple[int, int]) -> PictureInfo | None:
+    """Find out how a picture was made, from its text chunks and EXIF texts (by tag name).
+
+    Easel's own record first, then the `parameters` text, then what ComfyUI, InvokeAI and NovelAI write.
+    `size` (width, height) of the file stands in where the text names none. None where nothing is said.
+    """
+    info = _find(chunks)
+    if info is None:
+        return None
+    if info.width is None or info.height is None:
+        info = dataclasses.replace(info, width=size[0], height=size[1])
+    return info
+
+
+def _find(chunks: Mapping[str, str]) -> PictureInfo | None:
+    if EASEL_KEY in chunks and (info := _from_easel(chunks[EASEL_KEY])):
+        return info
+    for key in (PARAMETERS_KEY, "UserComment"):
+        if key in chunks and (info := parse_parameters(chunks[key])):
+            return info
+    for key in ("prompt", "UserComment", "Make", "Model", "ImageDescription"):
+        # In WebP and JPEG ComfyUI keeps its graph in EXIF, as "prompt:{…}".
+        text = chunks.get(key, "")
+        text = text[len("prompt:") :] if text[:7].lower() == "prompt:" else text
+        if text.lstrip().startswith("{") and (info := readers.read_comfyui(text)):
+            return info
+    if "invokeai_metadata" in chunks and (info := readers.read_invokeai(chunks["invokeai_metadata"])):
+        return info
+    return readers.read_novelai(chunks.get("Description", ""), chunks.get("Comment", ""))
+
+
+def facts(info: PictureInfo) -> list[tuple[str, str]]:
+    """Give what `info` says besides the prompts as (label, value), in the order people look for it."""
+    size = f"{info.width}×{info.height}" if info.width and info.height else None
+    known = [
+        ("Model", info.model),
+        ("Size", size),
+        ("Steps", None if info.steps is None else str(info.steps)),
+        ("Guidance", None if info.guidance is None else _number(info.guidance)),
+        ("Sampler", info.sampler),
+        ("Seed", None if info.seed is None else str(info.seed)),
+        *info.extra,
+        ("Made with", _SOURCES.get(info.source) if info.source != "easel" else None),
+    ]
+    return [(label, value) for label, value in known if value]
+
+
+_NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def iptc_xmp(version: str, description: str = "") -> str:
+    """Write the XMP packet that marks a picture as made by a trained model.
+
+    `description` (the prompt) goes in as `dc:description`; what XML cannot hold is left out of it.
+    """
+    tool = quoteattr(f"Easel {version}")
+    about = ""
+    if description:
+        text = escape(_NOT_IN_XML.sub("", description))
+        about = f'<dc:description><rdf:Alt><rdf:li xml:lang="x-default">{text}</rdf:li></rdf:Alt></dc:description>'
+    return (
+        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/">'
+        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        '<rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/" '
+        'xmlns:dc="http://purl.org/dc/elements/1.1/" '
+        'xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" '
+        f'xmp:CreatorTool={tool} Iptc4xmpExt:DigitalSourceType="{DIGITAL_SOURCE_TYPE}">'
+        f"{about}</rdf:Description></rdf:RDF></x:xmpmeta>"
+        '<?xpacket end="w"?>'
+    )
