@@ -1,0 +1,1 @@
+"""`make bench`: how quick the bot is, measured from outside on the real process."""
