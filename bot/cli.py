@@ -1,0 +1,354 @@
+"""The shell: `python -m bot run|demo|generate|doctor|models`. Errors are one sentence and exit code 1."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from bot import __version__
+from bot.catalogue import ASPECTS, Catalogue, ModelSpec
+from bot.config import Settings, read_environment
+from bot.errors import EaselError, RequestError
+from bot.generation import FetchProgress, GenerationOptions, GenerationRequest, Progress
+
+if TYPE_CHECKING:
+    from bot.library import Studio
+
+INTERRUPTED = 130
+DEFAULT_PORT = 8765
+
+GO_LIVE = """To go live on Discord:
+  1. create an application at https://discord.com/developers/applications and copy its bot token;
+  2. put DISCORD_TOKEN=<the token> into a file named .env in this folder;
+  3. make run again."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise RequestError(f"{message[:1].upper()}{message[1:].rstrip('.')}; see {self.prog} --help.")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the program with its arguments (without the program's name); the exit code."""
+    try:
+        options = build_parser().parse_args(list(arguments))
+        settings = read_environment(os.environ)
+        return int(_COMMANDS[options.command or "default"](settings, options))
+    except EaselError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output (as `head` does) has gone; nothing is left to say, nor to flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}.")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Describe the commands and their options."""
+    parser = _Parser(
+        prog="python -m bot",
+        description="Easel: a Discord bot that draws with Stable Diffusion. Without a command it runs the bot where "
+        "DISCORD_TOKEN is set, else the demo.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"Easel {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    commands.add_parser("run", help="the Discord bot; needs DISCORD_TOKEN", allow_abbrev=False)
+    demo = commands.add_parser("demo", help="the same bot in a local page that looks like Discord", allow_abbrev=False)
+    demo.add_argument("--port", type=int, default=DEFAULT_PORT, help=f"where the page is served ({DEFAULT_PORT})")
+    _add_generate(commands)
+    commands.add_parser("doctor", help="check token, GPU, disk, models and database", allow_abbrev=False)
+    models = commands.add_parser("models", help="list the catalogue, or download a model", allow_abbrev=False)
+    actions = models.add_subparsers(dest="action", metavar="ACTION", parser_class=_Parser)
+    fetch = actions.add_parser("fetch", help="download a model ahead of time", allow_abbrev=False)
+    fetch.add_argument("model", metavar="ID", help="the model's id, as the list has it")
+    return parser
+
+
+def _add_generate(commands: Any) -> None:
+    parser = commands.add_parser(
+        "generate",
+        help="pictures from the shell",
+        description="Draw one or more pictures. The options are those of /imagine; "
+        "what is left out comes from the model's defaults.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("prompt", nargs="?", help="what the picture should show")
+    parser.add_argument(
+        "--prompts", metavar="FILE",
+        help="draw a file of prompts instead, one a line; empty lines are skipped; line n is drawn with seed + n - 1",
+    )  # fmt: skip
+    parser.add_argument(
+        "-o", "--output", metavar="PATH",
+        help="the .png to write (easel-SEED.png); with --count above 1 its name gets -1, -2, …; with --prompts a folder "
+        "(easel-pictures) for 0001.png, 0002.png, …, and 0001-1.png, 0001-2.png, … with --count above 1",
+    )  # fmt: skip
+
+    def option(name: str, **settings: Any) -> None:
+        spellings = dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name}"))
+        parser.add_argument(*spellings, dest=name, **settings)
+
+    option("negative_prompt", metavar="TEXT", help="what it should not show")
+    option("model", metavar="ID", help="a model of the catalogue; `python -m bot models` lists them")
+    option("aspect", metavar="ASPECT", help=f"one of {', '.join(ASPECTS)}, as the model has it")
+    option("width", type=int, metavar="PX", help="a multiple of 8; overrides the aspect's")
+    option("height", type=int, metavar="PX", help="a multiple of 8; overrides the aspect's")
+    option("count", type=int, metavar="N", help="how many variants, picture n with seed + n - 1")
+    option("steps", type=int, metavar="N", help="denoising steps")
+    option("guidance", type=float, metavar="X", help="how closely the prompt is followed")
+    option("seed", type=int, metavar="N", help="the same seed gives the same picture; left out, one is made up")
+    option("sampler", metavar="NAME", help="one of the model's samplers")
+    option("private", action="store_true", help="write files that only you can read (mode 600)")
+    option("spoiler", action="store_true", help="begin file names with SPOILER_, which Discord shows blurred")
+
+
+def _run(settings: Settings, options: argparse.Namespace) -> int:
+    from bot.app import run_bot
+
+    _log(settings)
+    return run_bot(settings)
+
+
+def _demo(settings: Settings, options: argparse.Namespace) -> int:
+    from bot.demo import run_demo
+
+    port: int = getattr(options, "port", DEFAULT_PORT)
+    if not 0 <= port <= 65535:
+        raise RequestError(f"A port is a number from 0 to 65535, not {port}.")
+    _log(settings)
+    return run_demo(settings, port)
+
+
+def _run_or_demo(settings: Settings, options: argparse.Namespace) -> int:
+    if settings.discord_token is not None:
+        print("DISCORD_TOKEN is set: starting the bot.", file=sys.stderr)
+        return _run(settings, options)
+    print(f"DISCORD_TOKEN is not set: starting the demo.\n{GO_LIVE}", file=sys.stderr)
+    return _demo(settings, options)
+
+
+def _generate(settings: Settings, options: argparse.Namespace) -> int:
+    from bot.library import Studio, random_seed
+
+    _quiet(settings)
+    if (options.prompt is None) == (options.prompts is None):
+        raise RequestError('Give either a prompt, as "a sunset over a beach", or --prompts FILE.')
+    prompts = [options.prompt] if options.prompts is None else read_prompts(Path(options.prompts))
+    base_seed: int = random_seed() if options.seed is None else options.seed
+    studio = Studio(settings)
+    # All are checked before the first is drawn: a fault in line 90 should not cost 89 pictures' time.
+    requests: list[GenerationRequest] = []
+    for index, prompt in enumerate(prompts):
+        try:
+            requests.append(studio.prepare(_options(options, prompt, base_seed + index)))
+        except RequestError as error:
+            if options.prompts is None:
+                raise
+            raise RequestError(f"Prompt {index + 1} of {options.prompts}: {error}") from None
+    paths = output_paths(options, [request.count for request in requests], base_seed)
+    _draw(studio, requests, paths, private=options.private)
+    return 0
+
+
+def _options(options: argparse.Namespace, prompt: str, seed: int) -> GenerationOptions:
+    return GenerationOptions(
+        prompt, negative_prompt=options.negative_prompt, model=options.model, aspect=options.aspect,
+        width=options.width, height=options.height, count=options.count, steps=options.steps,
+        guidance=options.guidance, seed=seed, sampler=options.sampler, private=options.private, spoiler=options.spoiler,
+    )  # fmt: skip
+
+
+def read_prompts(path: Path) -> list[str]:
+    """Read a file of prompts, one a line, without the empty lines. Raises RequestError naming the file."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise RequestError(f"{path} is not a UTF-8 text file; save it as one, with one prompt a line.") from None
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read: {error.strerror}.") from None
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise RequestError(f"{path} has no prompts; write one a line.")
+    return prompts
+
+
+def output_paths(options: argparse.Namespace, counts: Sequence[int], base_seed: int) -> list[list[Path]]:
+    """Name the files of every request's pictures and make their folder.
+
+    Raises RequestError where the output cannot be what it has to be.
+    """
+    prefix = "SPOILER_" if options.spoiler else ""
+    if options.prompts is not None:
+        folder = Path(options.output or "easel-pictures")
+        if folder.exists() and not folder.is_dir():
+            raise RequestError(f"With --prompts the output is a folder, and {folder} is a file; name another one.")
+        stems = [f"{index + 1:04d}" for index in range(len(counts))]
+    else:
+        path = Path(options.output or f"easel-{base_seed}.png")
+        if path.is_dir():
+            path = path / f"easel-{base_seed}.png"
+        if path.suffix.lower() != ".png":
+            raise RequestError(f"Pictures are written as PNG; name a file that ends in .png, not {path.name}.")
+        folder, stems = path.parent, [path.stem]
+    folder.mkdir(parents=True, exist_ok=True)
+    return [
+        [folder / f"{prefix}{stem}{f'-{n + 1}' if count > 1 else ''}.png" for n in range(count)]
+        for stem, count in zip(stems, counts, strict=True)
+    ]
+
+
+class _Bar:
+    """Shows steps on a tqdm bar; the listener of every request in turn."""
+
+    def __init__(self, bar: Any) -> None:
+        self._bar = bar
+        self._before = 0
+
+    def begin(self, request: GenerationRequest) -> None:
+        """Another request starts where the last one ended."""
+        self._before = self._bar.n
+        self._bar.set_postfix_str(f"seed {request.seed}", refresh=False)
+
+    def cancelled(self) -> bool:
+        return False
+
+    def wants_preview(self) -> bool:
+        return False
+
+    def on_progress(self, progress: Progress) -> None:
+        # A request may take more or fewer steps than planned: its batches depend on the memory there is.
+        self._bar.total = max(self._bar.total, self._before + progress.steps)
+        self._bar.update(self._before + progress.step - self._bar.n)
+
+    def on_load(self, progress: FetchProgress) -> None:
+        self._bar.set_description_str("drawing" if progress.done_bytes else f"loading {progress.model}")
+
+
+def _draw(
+    studio: Studio, requests: Sequence[GenerationRequest], paths: Sequence[Sequence[Path]], *, private: bool
+) -> None:
+    from tqdm import tqdm
+
+    from bot.files.encode import encode_png
+
+    with tqdm(total=sum(r.num_inference_steps for r in requests), desc="starting", unit="step", file=sys.stderr) as bar:
+        listener = _Bar(bar)
+
+        def fetching(progress: FetchProgress) -> None:
+            total = "?" if progress.total_bytes is None else f"{progress.total_bytes / 1e9:.1f}"
+            bar.set_description_str(f"fetching {progress.done_bytes / 1e9:.1f} of {total} GB")
+
+        for request, files in zip(requests, paths, strict=True):
+            listener.begin(request)
+            result = studio.draw(request, listener, fetching)
+            for picture, path in zip(result.pictures, files, strict=True):
+                marks = studio.marks(request, picture, result)
+                _write(path, encode_png(picture, marks.chunks, marks.xmp), private=private)
+                with bar.external_write_mode(file=sys.stdout):
+                    print(path)
+
+
+def _write(path: Path, data: bytes, *, private: bool) -> None:
+    """Write a whole file or none: a picture under its name is never half of one."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with open(part, "wb", opener=lambda name, flags: os.open(name, flags, 0o600 if private else 0o666)) as file:
+            file.write(data)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _doctor(settings: Settings, options: argparse.Namespace) -> int:
+    from bot.doctor import run_doctor
+
+    _quiet(settings)
+    return run_doctor(settings)
+
+
+def _models(settings: Settings, options: argparse.Namespace) -> int:
+    from bot.engine.models import load_catalogue, model_files
+
+    _quiet(settings)
+    catalogue = load_catalogue(settings)
+    files = model_files(catalogue, settings)
+    if options.action == "fetch":
+        return _fetch(files, options.model)
+    for line in list_models(catalogue, {spec.id for spec in catalogue.models if files.is_local(spec.id)}):
+        print(line)
+    return 0
+
+
+def list_models(catalogue: Catalogue, local: set[str]) -> list[str]:
+    """Write the catalogue as a table, one line a model."""
+    rows = [("ID", "NAME", "SIZE", "LICENCE", "WHERE")]
+    rows += [(spec.id, spec.name, _size(spec), spec.licence, _where(spec, local)) for spec in catalogue.models]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [*lines, "", f"The default is {catalogue.default}. `python -m bot models fetch ID` downloads one."]
+
+
+def _size(spec: ModelSpec) -> str:
+    width, height = spec.default_size
+    return f"{width}×{height}"
+
+
+def _where(spec: ModelSpec, local: set[str]) -> str:
+    if spec.id in local:
+        return "here"
+    size = "" if spec.download_bytes is None else f", {spec.download_bytes / 1e9:.1f} GB to download"
+    return f"not here{size}{', needs HF_TOKEN' if spec.gated else ''}"
+
+
+def _fetch(files: Any, model_id: str) -> int:
+    from tqdm import tqdm
+
+    with tqdm(desc=f"fetching {model_id}", unit="B", unit_scale=True, file=sys.stderr) as bar:
+
+        def show(progress: FetchProgress) -> None:
+            bar.total = progress.total_bytes
+            bar.update(progress.done_bytes - bar.n)
+
+        files.fetch(model_id, show, lambda: False)
+    print(f"{model_id} is here.")
+    return 0
+
+
+def _log(settings: Settings) -> None:
+    from bot.logs import set_up_logging
+
+    set_up_logging(settings.log_level, settings.log_format, (settings.discord_token, settings.hf_token))
+
+
+def _quiet(settings: Settings) -> None:
+    """Short commands say what went wrong in a sentence of their own; the log is for who asks for it."""
+    if settings.log_level == "debug":
+        _log(settings)
+    else:
+        logging.getLogger("bot").setLevel(logging.CRITICAL)
+
+
+def _fail(sentence: str) -> int:
+    print(f"easel: {sentence}", file=sys.stderr)
+    return 1
+
+
+_COMMANDS = {
+    "run": _run,
+    "demo": _demo,
+    "generate": _generate,
+    "doctor": _doctor,
+    "models": _models,
+    "default": _run_or_demo,
+}
