@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -78,8 +79,8 @@ def read_json(text: str) -> dict[str, Any] | None:
 
 # --- the `parameters` text of A1111 and its kin -------------------------------------------------------------------
 
-# Possessive quantifiers: a stranger's text of a million quotes may not make the pattern walk back.
-_PAIR = re.compile(r'\s*+(\w[\w \-/]*+):\s*+("(?:\\.|[^\\"])*+"|[^,]*+)(?:,|$)')
+# Bounded and possessive: a stranger's text may not make the pattern walk back and forth.
+_PAIR = re.compile(r'\s*+(\w[\w \-/]{0,60}+):\s*+("(?:\\.|[^\\"])*+"|[^,]*+)(?:,|$)')
 _NEGATIVE = "Negative prompt:"
 _SETTINGS_LINE = re.compile(r"\s*Steps:\s*\d+\s*(?:,|$)")
 _SCHEDULES_NOT_NAMED = {"automatic", "normal", "default", "simple", ""}
@@ -123,7 +124,7 @@ def _settings_at(lines: list[str]) -> int | None:
 
 def _pairs(line: str) -> dict[str, str]:
     pairs: dict[str, str] = {}
-    for match in _PAIR.finditer(line[:100_000]):
+    for match in _PAIR.finditer(line[:20_000]):
         key, value = match.group(1).strip(), match.group(2).strip()
         if value.startswith('"') and value.endswith('"') and len(value) > 1:
             try:
@@ -241,10 +242,10 @@ class _Graph:
 
     def behind(self, start: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Walk the nodes that feed a link, nearest first, each once."""
-        waiting: list[Any] = [start]
+        waiting: deque[Any] = deque([start])
         seen: set[str] = set()
         while waiting:
-            link = waiting.pop(0)
+            link = waiting.popleft()
             parts = cast("list[Any]", link) if isinstance(link, list) else []
             key = str(parts[0]) if len(parts) == 2 and isinstance(parts[0], (str, int)) else ""
             if key in seen or key not in self.nodes:
@@ -256,7 +257,7 @@ class _Graph:
     def first(self, start: Any, *keys: str) -> Any:
         """Find the nearest plain value that is named one of `keys` behind a link, or the value itself."""
         if not isinstance(start, list):
-            return cast("Any", start)
+            return start
         for _, inputs in self.behind(start):
             for key in keys:
                 if key in inputs and not isinstance(inputs[key], (list, dict)):
@@ -285,6 +286,8 @@ def read_comfyui(text: str) -> PictureInfo | None:
             (i.get("positive", i.get("conditioning")) for _, i in graph.behind(guider) if {"positive", "conditioning"} & i.keys()),
             guider,
         )  # fmt: skip
+    if any(kind == "ConditioningZeroOut" for kind, _ in list(graph.behind(negative))[:1]):
+        negative = None  # "nothing", made from the prompt's own encoding
     latent = at.get("latent_image")
     sampler = text_of(graph.first(at.get("sampler_name", at.get("sampler")), "sampler_name"), 80)
     schedule = text_of(graph.first(at.get("scheduler", at.get("sigmas")), "scheduler"), 40)
