@@ -3,8 +3,8 @@
 start to commands   from spawning `python -m bot run` to registered commands and READY
 first answer        from the interaction to the bot's acknowledgement, idle and with a full queue
 queued stands       from the interaction to the first message that says more than "thinking"
-loop stalls         the loopback asks for a heartbeat every 50 ms; discord.py's thread hands each to the event
-                    loop, so a heartbeat that is late by d was held up by a loop (or interpreter) stalled for d
+loop stalls         the loopback asks for a heartbeat every 10 ms; discord.py's thread hands each to the event
+                    loop, so a heartbeat that is late by d was held up by a loop (or interpreter) stalled for d to d + 10 ms
 overhead            requests with few and with many steps; the intercept of time over steps is what is spent
                     outside the denoising steps: queue, text encoder, decoder, PNG, disk, delivery
 memory              resident memory of the process and its children
@@ -27,7 +27,7 @@ from typing import Any
 from bench.numbers import intercept, percentile, stalls
 from tests.loopback import BotProcess, Invocation, LoopbackDiscord
 
-HEARTBEAT_S = 0.05
+HEARTBEAT_S = 0.01
 STALL_S = 0.05
 PROMPTS = (
     "a large red circle on a blue background",
