@@ -93,7 +93,7 @@ def _unknown(what: str, got: str, known: Iterable[str], all_of_them: str) -> Req
     """Name what was not found, the nearest that exists, and where the rest is."""
     names = list(known)
     by_lower = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(got.lower().strip(), list(by_lower), n=2, cutoff=0.5)
+    near = difflib.get_close_matches(got.lower().strip(), list(by_lower), n=2, cutoff=0.6)
     asked = f" did you mean {' or '.join(by_lower[n] for n in near)}?" if near else ""
     return RequestError(f"There is no {what} '{_shown(got)}'{';' if near else '.'}{asked} {all_of_them}")
 

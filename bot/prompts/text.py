@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 _WORD_JOINER = "\u2060"
-_MARKDOWN = re.compile(r"([\\*_~`|>#\[\]()<:\-])")
+_MARKDOWN = re.compile(r"([\\*_~`|<>\[\]])|^(\d*[.#+-])")
 _SCHEME = re.compile(r"(?<=[A-Za-z])(?=://)|(?<=\bwww)(?=\.)|(?<=\bdiscord)(?=\.gg)", re.IGNORECASE)
 _SPACES = re.compile(r"\s+")
 _KEPT_FORMAT = frozenset("\u200d\ufe0f")  # joiners inside emoji
@@ -56,8 +56,8 @@ def inert(text: str, limit: int) -> str:
 
 def _escape(text: str) -> str:
     text = _SCHEME.sub(_WORD_JOINER, text)
-    text = text.replace("@", "@" + _WORD_JOINER)
-    return _MARKDOWN.sub(r"\\\1", text)
+    text = text.replace("@", "@" + _WORD_JOINER).replace("<", "<" + _WORD_JOINER)
+    return _MARKDOWN.sub(lambda m: f"\\{m[1]}" if m[1] else f"{m[2][:-1]}\\{m[2][-1]}", text)
 
 
 def fold(text: str) -> str:
