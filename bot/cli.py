@@ -200,7 +200,12 @@ def output_paths(options: argparse.Namespace, counts: Sequence[int], base_seed: 
         if path.suffix.lower() != ".png":
             raise RequestError(f"Pictures are written as PNG; name a file that ends in .png, not {path.name}.")
         folder, stems = path.parent, [path.stem]
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"The folder {folder} cannot be made: {error.strerror}; name another output.") from None
+    if not os.access(folder, os.W_OK):
+        raise RequestError(f"The folder {folder} cannot be written to; name another output.")
     return [
         [folder / f"{prefix}{stem}{f'-{n + 1}' if count > 1 else ''}.png" for n in range(count)]
         for stem, count in zip(stems, counts, strict=True)
@@ -314,13 +319,19 @@ def _where(spec: ModelSpec, local: set[str]) -> str:
 def _fetch(files: Any, model_id: str) -> int:
     from tqdm import tqdm
 
-    with tqdm(desc=f"fetching {model_id}", unit="B", unit_scale=True, file=sys.stderr) as bar:
+    bars: list[Any] = []
 
-        def show(progress: FetchProgress) -> None:
-            bar.total = progress.total_bytes
-            bar.update(progress.done_bytes - bar.n)
+    def show(progress: FetchProgress) -> None:
+        if not bars:
+            bars.append(tqdm(desc=f"fetching {model_id}", unit="B", unit_scale=True, file=sys.stderr))
+        bars[0].total = progress.total_bytes
+        bars[0].update(progress.done_bytes - bars[0].n)
 
+    try:
         files.fetch(model_id, show, lambda: False)
+    finally:
+        for bar in bars:
+            bar.close()
     print(f"{model_id} is here.")
     return 0
 

@@ -133,7 +133,7 @@ def test_generate_out_of_memory_alone_says_what_to_ask_for(
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr(pipe_of(engine).unet, "forward", full)
-    with pytest.raises(OutOfMemory, match="Pocket has no room for 64×64.*smaller size"):
+    with pytest.raises(OutOfMemory, match=r"Pocket has no room for 64×64.*smaller size"):
         engine.generate(request(), Notes())
     monkeypatch.undo()
     assert engine.generate(request(), Notes()).pictures
@@ -178,7 +178,7 @@ def test_generate_negative_prompt_changes_the_picture(engine: DiffusersEngine) -
 
 
 def test_generate_unknown_sampler_lists_those_there_are(engine: DiffusersEngine) -> None:
-    with pytest.raises(RequestError, match="'Turbo'.*Euler a"):
+    with pytest.raises(RequestError, match=r"'Turbo'.*Euler a"):
         engine.generate(request(sampler="Turbo"), Notes())
 
 

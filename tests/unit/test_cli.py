@@ -1,0 +1,354 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from bot import cli, library
+from bot.cli import build_parser, main
+from bot.config import read_settings
+from bot.engine.diffusers_engine import DiffusersEngine
+from bot.engine.models import load_catalogue
+from bot.engine.weights import ModelFiles
+from bot.errors import ModelError, ModerationRefused, OutOfMemory, RequestError
+from bot.generation import FetchProgress, GenerationOptions, GenerationRequest, GenerationResult, RawPicture
+from bot.library import Picture, Studio, generate_image, generate_images
+from bot.provenance import read_info
+
+ROOT = Path(__file__).resolve().parents[2]
+MARK = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+
+
+@pytest.fixture(scope="module")
+def engine() -> DiffusersEngine:
+    catalogue = load_catalogue(read_settings({}))
+    return DiffusersEngine(
+        catalogue, models_root=ROOT, cache_dir=ROOT / "data" / "models" / "hub", device="cpu", dtype="auto", max_batch=4
+    )
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, engine: DiffusersEngine) -> None:
+    """No setting of the machine's, an empty folder to be in, one engine for all."""
+    for name in [n for n in os.environ if n.startswith(("EASEL_", "DISCORD_", "HF_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("EASEL_DEVICE", "cpu")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(library, "_make_engine", lambda catalogue, settings: engine)
+    library._studio.cache_clear()
+
+
+def shell(*arguments: str) -> int:
+    return main(["generate", "--steps", "2", *arguments])
+
+
+def info_of(path: Path) -> Any:
+    with Image.open(path) as image:
+        return read_info({key: value for key, value in image.info.items() if isinstance(value, str)}, image.size)
+
+
+def test_generate_prompt_writes_a_png_that_says_what_made_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shell("a sunset over a beach", "--seed", "5", "--negative-prompt", "a moon", "-o", "out.png") == 0
+    with Image.open("out.png") as image:
+        assert (image.format, image.size) == ("PNG", (64, 64))
+        assert image.info["parameters"].startswith("a sunset over a beach\nNegative prompt: a moon\nSteps: 2,")
+        assert MARK in image.info["XML:com.adobe.xmp"]
+    info = info_of(Path("out.png"))
+    assert (info.source, info.seed, info.prompt) == ("easel", 5, "a sunset over a beach")
+    out, err = capsys.readouterr()
+    assert out == "out.png\n"
+    assert "2/2" in err
+
+
+def test_generate_count_numbers_the_files_and_seeds() -> None:
+    assert shell("a forest", "--count", "2", "--seed", "9", "-o", "new/pic.png") == 0
+    assert sorted(path.name for path in Path("new").iterdir()) == ["pic-1.png", "pic-2.png"]
+    assert [info_of(Path(f"new/pic-{n}.png")).seed for n in (1, 2)] == [9, 10]
+    assert shell("a forest", "--seed", "10", "-o", "alone.png") == 0
+    with Image.open("alone.png") as alone, Image.open("new/pic-2.png") as second:
+        difference = max(abs(a - b) for a, b in zip(alone.tobytes(), second.tobytes(), strict=True))
+    assert difference <= 2
+
+
+def test_generate_prompts_file_draws_a_line_each_with_rising_seeds() -> None:
+    Path("list.txt").write_text("﻿a forest\n\n  a desert at dawn \n", encoding="utf-8")
+    assert shell("--prompts", "list.txt", "--seed", "40", "-o", "pics") == 0
+    assert sorted(path.name for path in Path("pics").iterdir()) == ["0001.png", "0002.png"]
+    found = [info_of(Path(f"pics/000{n}.png")) for n in (1, 2)]
+    assert [(info.prompt, info.seed) for info in found] == [("a forest", 40), ("a desert at dawn", 41)]
+
+
+def test_generate_prompts_file_with_count_numbers_both() -> None:
+    Path("list.txt").write_text("a forest\na desert\n", encoding="utf-8")
+    assert shell("--prompts", "list.txt", "--seed", "1", "--count", "2", "--steps", "1", "-o", "pics") == 0
+    names = sorted(path.name for path in Path("pics").iterdir())
+    assert names == ["0001-1.png", "0001-2.png", "0002-1.png", "0002-2.png"]
+
+
+def test_generate_without_seed_takes_a_random_one_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "random_seed", lambda: 1234)
+    Path("list.txt").write_text("a forest\na desert\n", encoding="utf-8")
+    assert shell("--prompts", "list.txt") == 0
+    assert [info_of(Path(f"easel-pictures/000{n}.png")).seed for n in (1, 2)] == [1234, 1235]
+
+
+def test_generate_private_and_spoiler_show_in_the_file() -> None:
+    assert shell("a forest", "--private", "--spoiler", "-o", "out.png") == 0
+    path = Path("SPOILER_out.png")
+    assert path.is_file()
+    if os.name == "posix":
+        assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_generate_every_option_of_imagine_has_both_spellings() -> None:
+    names = [name for name in GenerationOptions.__dataclass_fields__ if name != "prompt"]
+    values = {
+        "negative_prompt": "x", "model": "pocket", "aspect": "3:2", "width": "64", "height": "64", "count": "2",
+        "steps": "3", "guidance": "2.5", "seed": "4", "sampler": "Euler a",
+    }  # fmt: skip
+    for spelling in (str, lambda name: name.replace("_", "-")):
+        line = ["generate", "a prompt"]
+        for name in names:
+            line += [f"--{spelling(name)}", values[name]] if name in values else [f"--{spelling(name)}"]
+        parsed = vars(build_parser().parse_args(line))
+        assert parsed["negative_prompt"] == "x"
+        assert (parsed["guidance"], parsed["steps"], parsed["private"], parsed["spoiler"]) == (2.5, 3, True, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["generate"], "Give either a prompt"),
+        (["generate", "a", "--prompts", "b.txt"], "Give either a prompt"),
+        (["generate", " "], "prompt is empty"),
+        (["generate", "x" * 6000], "6,000 characters"),
+        (["generate", "a", "--width", "65"], "multiple of 8"),
+        (["generate", "a", "--width", "4096"], "at most 128"),
+        (["generate", "a", "--model", "pockte"], "did you mean pocket"),
+        (["generate", "a", "--sampler", "Euler z"], "sampler"),
+        (["generate", "a", "--count", "99"], "Count goes from 1"),
+        (["generate", "a", "--guidance", "nan"], "Guidance takes a number"),
+        (["generate", "a", "--steps", "many"], "--steps: invalid int value"),
+        (["generate", "a", "--seed", "-1"], "Seed goes from 0"),
+        (["generate", "a", "--stepps", "3"], "--stepps"),
+        (["generate", "a", "-o", "out.gif"], "ends in .png"),
+        (["generate", "--prompts", "none.txt"], "none.txt cannot be read"),
+        (["generate", "--prompts", "empty.txt"], "has no prompts"),
+        (["generate", "--prompts", "binary.txt"], "not a UTF-8 text file"),
+        (["generate", "--prompts", "second.txt"], "Prompt 2 of second.txt: The prompt has 2,000 characters"),
+        (["generate", "--prompts", "second.txt", "-o", "second.txt"], "Prompt 2"),
+        (["generate", "--prompts", "good.txt", "-o", "good.txt"], "is a file"),
+        (["generate", "a", "-o", "good.txt/out.png"], "The folder good.txt cannot be made"),
+        (["demo", "--port", "99999"], "port"),
+        (["paint"], "invalid choice"),
+        (["models", "fetch", "huge"], "no model 'huge'"),
+        (["run"], "DISCORD_TOKEN is not set"),
+    ],
+)
+def test_main_bad_input_is_one_sentence_and_exit_code_1(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    Path("empty.txt").write_text("\n \n", encoding="utf-8")
+    Path("binary.txt").write_bytes(b"\xff\xfe\x00")
+    Path("good.txt").write_text("a forest\n", encoding="utf-8")
+    Path("second.txt").write_text("a forest\n" + "x" * 2000, encoding="utf-8")
+    before = {path.name for path in Path.cwd().iterdir()}
+    assert main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("easel: ")
+    assert words in err
+    assert err.count("\n") == 1
+    assert {path.name for path in Path.cwd().iterdir()} == before
+
+
+def test_main_wrong_setting_names_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EASEL_MAX_BATCH", "many")
+    assert main(["models"]) == 1
+    assert "EASEL_MAX_BATCH is 'many'; it takes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "words"),
+    [
+        (OutOfMemory("Pocket has no room."), 1, "easel: Pocket has no room.\n"),
+        (OSError(28, "No space left on device", "out.png"), 1, "easel: out.png: No space left on device.\n"),
+        (KeyboardInterrupt(), 130, "Interrupted."),
+    ],
+    ids=["engine", "disk", "ctrl-c"],
+)
+def test_generate_failure_while_drawing_leaves_no_file_and_no_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, raised: BaseException, code: int, words: str
+) -> None:
+    def fail(*args: Any) -> GenerationResult:
+        raise raised
+
+    monkeypatch.setattr(DiffusersEngine, "generate", fail)
+    assert shell("a forest", "-o", "out.png") == code
+    err = capsys.readouterr().err
+    assert words in err
+    assert "Traceback" not in err
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_generate_model_folder_that_is_none_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, engine: DiffusersEngine
+) -> None:
+    Path("mine").mkdir()
+    Path("models.toml").write_text(
+        '[models.mine]\nname = "Mine"\nsource = "./mine"\nfamily = "sd15"\nlicence = "MIT"\n', encoding="utf-8"
+    )
+    monkeypatch.setenv("EASEL_MODELS_FILE", "models.toml")
+    settings = read_settings(os.environ)
+    own = DiffusersEngine(
+        load_catalogue(settings), models_root=Path.cwd(), cache_dir=Path("hub"), device="cpu", dtype="auto", max_batch=1
+    )
+    monkeypatch.setattr(library, "_make_engine", lambda catalogue, settings: own)
+    assert shell("a forest") == 1
+    assert "mine is no diffusers model folder: it has no model_index.json." in capsys.readouterr().err
+
+
+def test_models_lists_the_catalogue_with_what_is_here(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    pocket = next(line for line in lines if line.startswith("pocket"))
+    assert all(word in pocket for word in ("Pocket", "64×64", "MIT", "here"))
+    gated = next(line for line in lines if line.startswith("sd35-medium"))
+    assert "not here, 16.0 GB to download, needs HF_TOKEN" in gated
+    assert "The default is pocket." in lines[-1]
+
+
+def test_models_fetch_what_is_here_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "fetch", "pocket"]) == 0
+    assert capsys.readouterr().out == "pocket is here.\n"
+
+
+@pytest.mark.parametrize(
+    ("token", "chosen", "words"),
+    [("", "demo", "https://discord.com/developers/applications"), ("a.b.c", "run", "starting the bot")],
+    ids=["demo", "bot"],
+)
+def test_main_without_command_runs_bot_or_demo_and_says_which(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, token: str, chosen: str, words: str
+) -> None:
+    started: list[str] = []
+    monkeypatch.setenv("DISCORD_TOKEN", token)
+    monkeypatch.setattr(cli, "_log", lambda settings: None)
+    monkeypatch.setattr("bot.app.run_bot", lambda settings: started.append("run") or 0)
+    monkeypatch.setattr("bot.demo.run_demo", lambda settings, port: started.append("demo") or 0)
+    assert main([]) == 0
+    assert started == [chosen]
+    err = capsys.readouterr().err
+    assert words in err
+    assert "a.b.c" not in err
+    if chosen == "demo":
+        assert err.count("\n") == 5
+
+
+def test_generate_image_carries_its_marks_into_every_file() -> None:
+    image = generate_image("a sunset over the mountains", seed=3, steps=2)
+    assert isinstance(image, Image.Image)
+    assert image.size == (64, 64)
+    image.save("output.png")
+    info = info_of(Path("output.png"))
+    assert (info.prompt, info.seed, info.steps) == ("a sunset over the mountains", 3, 2)
+    with Image.open("output.png") as back:
+        assert back.tobytes() == image.tobytes()
+        assert MARK in back.info["XML:com.adobe.xmp"]
+    image.save("output.jpg")
+    with Image.open("output.jpg") as back:
+        assert MARK in back.info["xmp"].decode()
+
+
+def test_picture_text_beyond_latin_survives_saving() -> None:
+    image = generate_image("a forest 森の写真 🎨", seed=3, steps=1)
+    assert isinstance(image, Picture)
+    with open("stream", "wb") as stream:
+        image.save(stream, format="PNG")
+    with Image.open("stream") as back:
+        assert back.info["parameters"].startswith("a forest 森の写真 🎨")
+
+
+def test_generate_images_count_gives_that_many() -> None:
+    images = generate_images("a forest", count=2, seed=1, steps=1)
+    assert len(images) == 2
+    assert images[0].tobytes() != images[1].tobytes()
+
+
+def test_generate_image_refused_prompt_draws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DiffusersEngine, "generate", lambda *args: pytest.fail("it was drawn"))
+    with pytest.raises(ModerationRefused):
+        generate_image("a nude child")
+    with pytest.raises(RequestError):
+        generate_image("a forest", width=63)
+
+
+class _Elsewhere:
+    """Weights that have to be fetched, and an engine that must not draw before."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self.error = error
+        self.done: list[str] = []
+
+    def is_local(self, model_id: str) -> bool:
+        return False
+
+    def fetch(self, model_id: str, on_progress: Any, stopped: Any) -> None:
+        self.done.append("fetch")
+        if self.error is not None:
+            raise self.error
+
+    def start(self) -> Any:
+        return None
+
+    def generate(self, request: GenerationRequest, listener: Any) -> GenerationResult:
+        self.done.append("generate")
+        return GenerationResult((RawPicture(0, request.seed, 1, 1, b"abc"),), 0.1, 0.2, "cpu", "fp32")
+
+    def close(self) -> None:
+        return None
+
+
+def test_studio_missing_model_is_fetched_before_drawing() -> None:
+    house = _Elsewhere(None)
+    studio = Studio(read_settings(os.environ), engine=house, weights=house, new_seed=lambda: 77)
+    request = studio.prepare(GenerationOptions("a forest"))
+    assert request.seed == 77
+    studio.draw(request)
+    assert house.done == ["fetch", "generate"]
+
+
+def test_studio_model_that_cannot_be_fetched_is_not_drawn() -> None:
+    house = _Elsewhere(ModelError("accept the licence"))
+    studio = Studio(read_settings(os.environ), engine=house, weights=house)
+    with pytest.raises(ModelError, match="accept the licence"):
+        studio.draw(studio.prepare(GenerationOptions("a forest")))
+    assert house.done == ["fetch"]
+
+
+def test_program_generate_is_quiet_but_for_its_bar(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    done = subprocess.run(
+        [sys.executable, "-m", "bot", "generate", "a forest", "--steps", "2", "--seed", "1", "-o", str(tmp_path / "o.png")],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{tmp_path / 'o.png'}\n"
+    assert "drawing: 100%" in done.stderr
+    assert not any(word in done.stderr for word in ("Warning", "torchvision", "Loading", "deprecated"))
+
+
+def test_program_models_fetch_shows_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(self: ModelFiles, model_id: str, on_progress: Any, stopped: Any) -> None:
+        on_progress(FetchProgress(model_id, 3_100_000_000, 6_900_000_000))
+
+    monkeypatch.setattr(ModelFiles, "fetch", fetch)
+    assert main(["models", "fetch", "sdxl"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "sdxl is here.\n"
+    assert "3.10G/6.90G" in err
