@@ -1,0 +1,189 @@
+"""Pictures on disk: written whole, judged, marked, removed."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import math
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from bot.errors import DiskFull, JobNotFound, StorageError
+from bot.files import archive as archive_module
+from bot.files.archive import Archive
+from bot.generation import PictureFile
+from bot.safety.classifier import Classifier, OpenNsfw
+from tests.unit.files.pictures import NOT_FINITE, REQUEST, FixedScore, raw, result
+
+
+class Shelf:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.open: list[Archive] = []
+
+    def __call__(
+        self, classifier: Classifier | None = None, threshold: float | None = None, free: int = 10**12
+    ) -> Archive:
+        made = Archive(
+            self.root, classifier=classifier or FixedScore(), threshold=threshold, version="0.1.0",
+            model_names={"pocket": "Pocket"}, free_bytes=lambda _: free,
+        )  # fmt: skip
+        self.open.append(made)
+        return made
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Iterator[Shelf]:
+    made = Shelf(tmp_path / "pictures")
+    yield made
+    for archive in made.open:
+        archive.close()
+
+
+async def test_write_puts_every_picture_in_its_own_marked_file(shelf: Shelf) -> None:
+    archive = shelf()
+    files = await archive.write("ab12", REQUEST, result(3))
+    assert [file.n for file in files] == [0, 1, 2]
+    for n, file in enumerate(files):
+        assert file.file_name == f"easel-ab12-{n + 1}.png"
+        assert Path(file.path) == shelf.root / "ab" / "ab12" / file.file_name
+        assert (file.seed, file.width, file.height, file.flagged, file.nsfw_score) == (40 + n, 64, 48, False, 0.01)
+        data = await archive.read(file)
+        assert len(data) == file.size_bytes
+        with Image.open(BytesIO(data)) as image:
+            assert image.tobytes() == raw(n).pixels
+            assert image.text["parameters"].endswith(
+                f"Seed: {40 + n}, Size: 64x48, Model: Pocket, Version: Easel 0.1.0"
+            )
+            assert json.loads(image.text["easel"])["seed"] == 40 + n
+            assert "trainedAlgorithmicMedia" in image.text["XML:com.adobe.xmp"]
+    assert not list(shelf.root.rglob("*.part"))
+
+
+async def test_write_again_after_a_crash_gives_the_same_files(shelf: Shelf) -> None:
+    first = await shelf().write("ab12", REQUEST, result())
+    before = [Path(file.path).read_bytes() for file in first]
+    again = await shelf().write("ab12", REQUEST, result())
+    assert again == first
+    assert [Path(file.path).read_bytes() for file in again] == before
+
+
+@pytest.mark.parametrize("score", [RuntimeError("no session"), *NOT_FINITE], ids=["raises", "nan", "inf"])
+async def test_write_with_a_failing_classifier_flags_every_picture(shelf: Shelf, score: float | Exception) -> None:
+    files = await shelf(FixedScore(score)).write("ab12", REQUEST, result())
+    assert [(file.flagged, file.nsfw_score) for file in files] == [(True, None)] * 2
+
+
+@pytest.mark.parametrize(
+    ("score", "flagged"), [(0.5, True), (0.4999, False), (1.0, True)], ids=["at", "below", "above"]
+)
+async def test_write_flags_from_the_published_threshold_on(shelf: Shelf, score: float, flagged: bool) -> None:
+    files = await shelf(FixedScore(score)).write("ab12", REQUEST, result(1))
+    assert files[0].flagged is flagged
+
+
+async def test_write_with_the_threshold_below_a_real_score_flags_that_picture(shelf: Shelf) -> None:
+    classifier = OpenNsfw()
+    real = classifier.score(raw())
+    assert 0.0 < real < classifier.threshold
+    (passed,) = await shelf(classifier).write("aa", REQUEST, result(1))
+    (flagged,) = await shelf(classifier, threshold=real * 0.99).write("bb", REQUEST, result(1))
+    assert (passed.flagged, flagged.flagged) == (False, True)
+    assert math.isclose(flagged.nsfw_score or 0.0, real)
+
+
+async def test_write_on_a_full_disk_leaves_nothing_behind(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def full(handle: int) -> None:
+        calls.append(handle)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    archive = shelf()
+    monkeypatch.setattr(archive_module.os, "fsync", full)
+    with pytest.raises(DiskFull, match="disk is full"):
+        await archive.write("ab12", REQUEST, result())
+    assert not list(shelf.root.rglob("*.*"))
+
+
+async def test_write_that_the_system_forbids_is_a_storage_error(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(handle: int) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    archive = shelf()
+    monkeypatch.setattr(archive_module.os, "fsync", forbidden)
+    with pytest.raises(StorageError, match="could not be written: Permission denied"):
+        await archive.write("ab12", REQUEST, result())
+
+
+@pytest.mark.parametrize("job_id", ["", "../x", "a/b", "a\0", "x" * 65], ids=["empty", "up", "slash", "nul", "long"])
+async def test_write_with_a_name_that_is_no_id_is_refused(shelf: Shelf, job_id: str) -> None:
+    with pytest.raises(StorageError):
+        await shelf().write(job_id, REQUEST, result())
+
+
+async def test_delete_removes_files_and_folder_and_may_be_repeated(shelf: Shelf) -> None:
+    archive = shelf()
+    (file, _) = await archive.write("ab12", REQUEST, result())
+    await archive.delete("ab12")
+    await archive.delete("ab12")
+    assert not Path(file.path).parent.exists()
+    with pytest.raises(JobNotFound, match="gone"):
+        await archive.read(file)
+
+
+async def test_sweep_removes_folders_nobody_knows(shelf: Shelf) -> None:
+    archive = shelf()
+    for job_id in ("ab12", "ab34", "cd56"):
+        await archive.write(job_id, REQUEST, result(1))
+    assert archive.orphans({"ab34"}) == ("ab12", "cd56")
+    assert await archive.sweep({"ab34"}) == 2
+    assert [folder.name for folder in shelf.root.glob("*/*")] == ["ab34"]
+
+
+def test_check_space_below_200_mb_refuses(shelf: Shelf) -> None:
+    with pytest.raises(DiskFull, match="199 MB left"):
+        shelf(free=199_999_999).check_space()
+    assert shelf(free=200_000_000).check_space() is None
+
+
+async def test_preview_is_a_jpeg(shelf: Shelf) -> None:
+    assert (await shelf().preview(raw())).startswith(b"\xff\xd8\xff")
+
+
+async def test_read_info_of_a_written_file_tells_everything(shelf: Shelf) -> None:
+    archive = shelf()
+    (file,) = await archive.write("ab12", REQUEST, result(1))
+    info = await archive.read_info(await archive.read(file))
+    assert info is not None
+    assert (info.source, info.prompt, info.negative_prompt) == ("easel", REQUEST.prompt, REQUEST.negative_prompt)
+    assert (info.seed, info.steps, info.guidance, info.sampler) == (40, 20, 4.0, "Default")
+
+
+async def test_write_leaves_the_event_loop_free(shelf: Shelf) -> None:
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.005)
+            ticks += 1
+
+    class Slow(FixedScore):
+        def score(self, picture: object) -> float:
+            import time
+
+            time.sleep(0.1)
+            return 0.0
+
+    ticker = asyncio.create_task(tick())
+    files: tuple[PictureFile, ...] = await shelf(Slow()).write("ab12", REQUEST, result(1))
+    ticker.cancel()
+    assert len(files) == 1
+    assert ticks >= 5
