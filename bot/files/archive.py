@@ -61,6 +61,7 @@ class Archive:
         self._model_names = model_names
         self._free_bytes = free_bytes
         self._root.mkdir(parents=True, exist_ok=True)
+        self._written: set[str] = set()
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="files")
         # Strangers' pictures wait for a process of up to seconds; finished pictures must not wait behind them.
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="reader")
@@ -72,6 +73,7 @@ class Archive:
         None). Repeating it overwrites. Raises DiskFull (what was written goes again) or StorageError.
         """
         folder = self._folder(job_id)
+        self._written.add(job_id)
         tasks = [self._run(self._write_one, folder, job_id, request, result, picture) for picture in result.pictures]
         done = await asyncio.gather(*tasks, return_exceptions=True)
         files = [file for file in done if isinstance(file, PictureFile)]
@@ -98,6 +100,7 @@ class Archive:
     async def delete(self, job_id: str) -> None:
         """Remove a job's pictures; nothing where there are none."""
         await self._run(_remove, self._folder(job_id))
+        self._written.discard(job_id)
 
     def check_space(self) -> None:
         """Raise DiskFull where less than 200 MB is free. Cheap: one call of the system."""
@@ -116,13 +119,17 @@ class Archive:
         return await asyncio.get_running_loop().run_in_executor(self._readers, read_picture_info, data)
 
     def orphans(self, known: Iterable[str]) -> tuple[str, ...]:
-        """List the jobs that have a folder and are not in `known`. Blocks on the disk."""
-        ids = set(known)
+        """List the jobs that have a folder, are not in `known` and were not written by this process.
+
+        Blocks on the disk.
+        """
+        # `known` was read a moment ago; a job committed and drawn since then is none of its business.
+        ids = set(known) | self._written
         found = [folder.name for shelf in self._root.iterdir() if shelf.is_dir() for folder in shelf.iterdir()]
         return tuple(sorted(name for name in found if name not in ids and _JOB_ID.fullmatch(name)))
 
     async def sweep(self, known: Iterable[str]) -> int:
-        """Remove the folders of jobs that are not in `known`; how many went."""
+        """Remove the folders that a crash left behind, of jobs that are not in `known`; how many went."""
         gone = await self._run(self.orphans, set(known))
         for job_id in gone:
             await self.delete(job_id)

@@ -218,30 +218,29 @@ def test_worker_read_of_mutated_pictures_answers_or_refuses(monkeypatch: pytest.
         monkeypatch.setattr(owner, name, getattr(owner, name))  # the worker sets its own; put them back afterwards
     rng = random.Random(20_26)
     sources = [make() for make in SOUND.values()] + [animated("WEBP"), animated("PNG")]
-    answered = refused = 0
+    answers: list[str] = []
+    refusals: list[str] = []
     for _ in range(1000):
         data = mutated(rng.choice(sources), rng)
         try:
-            answer = decode_worker.read(data)
+            answers.append(json.dumps(decode_worker.read(data)))
         except decode_worker.Refused as refusal:
-            assert str(refusal) in decode._SENTENCES
-            refused += 1
-        else:
-            assert set(answer) == {"size", "texts"}
-            json.dumps(answer)
-            answered += 1
-    assert answered > 20
-    assert refused > 200
+            refusals.append(str(refusal))
+    assert len(answers) > 20
+    assert len(refusals) > 200
+    assert set(refusals) <= decode._SENTENCES.keys()
 
 
 def test_read_picture_info_of_mutated_pictures_raises_nothing_else() -> None:
     rng = random.Random(7)
     sources = [make() for make in SOUND.values()]
+    outcomes: list[str] = []
     for _ in range(12):
         data = mutated(rng.choice(sources), rng)
         try:
             info = read_picture_info(data)
+            outcomes.append("nothing" if info is None else info.source)
         except AttachmentRefused as refusal:
-            assert 20 < len(str(refusal)) < 120
-        else:
-            assert info is None or info.source == "parameters"
+            outcomes.append(str(refusal))
+    assert set(outcomes) <= {"nothing", "parameters", *decode._SENTENCES.values()}
+    assert len(set(outcomes)) > 1
