@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from bot import provenance
-from bot.errors import DiskFull, JobNotFound, StorageError
+from bot.errors import DiskFull, EaselError, JobNotFound, StorageError
 from bot.files.decode import read_picture_info
 from bot.files.encode import encode_png, encode_preview
 from bot.generation import GenerationRequest, GenerationResult, PictureFile, RawPicture
@@ -219,4 +219,7 @@ def _as_storage_error(error: BaseException) -> BaseException:
             return DiskFull("The bot's disk is full, so the pictures could not be kept; please tell whoever runs it.")
         log.error("writing pictures failed", exc_info=error)
         return StorageError(f"The pictures could not be written: {error.strerror or 'the disk refused'}.")
+    if isinstance(error, Exception) and not isinstance(error, EaselError):
+        log.error("encoding pictures failed", exc_info=error)
+        return StorageError("The pictures could not be turned into files; the log says why.")
     return error

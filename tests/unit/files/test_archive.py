@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import errno
 import json
 import math
@@ -121,6 +122,13 @@ async def test_write_that_the_system_forbids_is_a_storage_error(shelf: Shelf, mo
     monkeypatch.setattr(archive_module.os, "fsync", forbidden)
     with pytest.raises(StorageError, match="could not be written: Permission denied"):
         await archive.write("ab12", REQUEST, result())
+
+
+async def test_write_of_pixels_that_do_not_fit_is_a_storage_error(shelf: Shelf) -> None:
+    short = dataclasses.replace(raw(), pixels=b"\0" * 30)
+    with pytest.raises(StorageError, match="could not be turned into files"):
+        await shelf().write("ab12", REQUEST, dataclasses.replace(result(), pictures=(raw(1), short)))
+    assert not list(shelf.root.rglob("*.png"))
 
 
 @pytest.mark.parametrize("job_id", ["", "../x", "a/b", "a\0", "x" * 65], ids=["empty", "up", "slash", "nul", "long"])
