@@ -95,10 +95,15 @@ class Easel:
     service: GenerationService
     delivery: Delivery
 
-    async def stop(self, deadline_s: float = DRAIN_S) -> None:
-        """Shut down in order: intake and drawing, the messages about them, Discord."""
-        await self.service.stop(deadline_s)
+    async def drain(self, deadline_s: float = DRAIN_S) -> None:
+        """Shut down in order: intake and drawing, the messages about them, the database."""
+        await self.service.drain(deadline_s)
         await self.delivery.stop(deadline_s / 4)
+        await self.service.close()
+
+    async def stop(self) -> None:
+        """Shut everything down, Discord last."""
+        await self.drain()
         await self.client.close()
 
 

@@ -115,8 +115,7 @@ async def _serve(machine: Any, port: int) -> int:
             raise EaselError(f"Port {port} is taken; choose another: python -m bot demo --port {port + 1}") from None
     finally:
         patience.env = None
-        await easel.service.stop(5.0)
-        await easel.delivery.stop(1.0)
+        await easel.drain(5.0)
         await env.shutdown()
     return 0
 

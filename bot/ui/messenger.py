@@ -35,6 +35,19 @@ INVALID_TOKEN = 50027
 T = TypeVar("T")
 
 
+class _Original:
+    """Discord's name for the first answer to an interaction, in the place of an id.
+
+    Not a string, because discord.py quotes the "@" in strings.
+    """
+
+    def __str__(self) -> str:
+        return "@original"
+
+
+ORIGINAL: Any = _Original()
+
+
 class Undeliverable(Exception):
     """No way leads to the member; the text is a sentence for them."""
 
@@ -130,9 +143,9 @@ class Messenger:
         return self._client.get_partial_messageable(job.origin.channel_id, guild_id=job.origin.guild_id)
 
     async def _edit_by_token(self, job: Job, view: ui.LayoutView, files: Sequence[Attachment]) -> Any:
-        original: Any = "@original"  # also right after a restart, when its id was not recorded yet
+        # By that name and not by id, which may not have been recorded before a crash.
         attachments = [file.as_file() for file in files]
-        return await self._webhook(job).edit_message(original, view=view, attachments=attachments)
+        return await self._webhook(job).edit_message(ORIGINAL, view=view, attachments=attachments)
 
     async def _edit_as_bot(self, job: Job, view: ui.LayoutView, files: Sequence[Attachment]) -> Any:
         message = self._channel(job).get_partial_message(job.message_id or 0)

@@ -45,10 +45,10 @@ async def test_imagine_count_gives_that_many_files_in_one_message(world: World) 
     [
         ({"prompt": "   "}, "prompt"),
         ({"prompt": "x", "width": 500}, "8"),
-        ({"prompt": "x", "width": 2048}, "pocket"),
+        ({"prompt": "x", "width": 2048}, "128"),
         ({"prompt": "x", "model": "nonsuch"}, "nonsuch"),
         ({"prompt": "x", "sampler": "Eulr"}, "Euler"),
-        ({"prompt": "x", "steps": 150}, "step"),
+        ({"prompt": "x", "steps": 150}, "100"),
         ({"prompt": "naked child"}, "not"),
     ],
     ids=["blank", "multiple", "too large", "model", "sampler", "steps", "minors"],
@@ -93,10 +93,11 @@ async def test_imagine_several_members_at_once_all_get_theirs(world: World) -> N
 
 
 async def test_imagine_works_in_threads_forum_posts_and_direct_messages(world: World) -> None:
-    thread = world.channel.create_thread("ideas")
-    await world.drawn(await world.ada.slash(thread, "imagine", prompt=BEACH, steps=1))
-    post = world.guild.create_forum_channel("gallery").create_thread("first post")
-    await world.drawn(await world.ada.slash(post, "imagine", prompt=BEACH, steps=1))
+    backend = world.env.backend
+    forum = world.guild.create_forum_channel("gallery")
+    for parent in (world.channel, forum):
+        backend.create_thread(parent.id, "ideas", owner_id=world.ada.id)
+        await world.drawn(await world.ada.slash(parent.threads[0], "imagine", prompt=BEACH, steps=1))
     zoe = world.env.create_user("zoe")
     await world.drawn(await zoe.slash("imagine", prompt=BEACH, steps=1))
 
