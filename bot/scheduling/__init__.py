@@ -1,0 +1,1 @@
+"""The queue, the GPU thread and the service that cogs call."""

@@ -1,0 +1,143 @@
+"""One writer connection on its own thread; every piece of work is one short transaction there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+
+from bot.errors import ConfigError, DatabaseDamaged, DiskFull, StorageError
+from bot.store import migrate
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+BUSY_TIMEOUT_MS = 5_000
+
+
+class Database:
+    """Opens the database and runs work on its thread. The coroutines are for the event loop, which never waits itself."""
+
+    def __init__(self, address: str) -> None:
+        self._url = parse_address(address)
+        self._name = self._url.database or self._url.render_as_string(hide_password=True)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._engine: Engine | None = None
+        self._connection: Connection | None = None
+
+    async def open(self) -> None:
+        """Check, create or migrate the database, then connect. Raises DatabaseDamaged or DiskFull; changes nothing then."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._open)
+
+    async def run(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in one write transaction; what it returns is committed.
+
+        Once begun it runs to its end, also where the waiting task is cancelled. Raises StorageError or a kind of it.
+        """
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, work)
+        except RuntimeError as error:
+            raise StorageError("The database is closed; Easel is stopping.") from error
+
+    async def close(self) -> None:
+        """Finish what was asked for, then close. Repeatable."""
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        except RuntimeError:
+            return  # closed before
+        self._thread.shutdown(wait=True)
+
+    def _open(self) -> None:
+        if self._connection is not None:
+            return
+        try:
+            if self._url.get_backend_name() == "sqlite":
+                migrate.prepare(Path(self._url.database or ""))
+            self._engine = connect(self._url)
+            self._connection = self._engine.connect()
+        except (SQLAlchemyError, sqlite3.Error, OSError) as error:
+            self._close()
+            raise translated(error, self._name) from error
+
+    def _run(self, work: Callable[[Connection], T]) -> T:
+        if self._connection is None:
+            raise StorageError("The database is not open.")
+        try:
+            with self._connection.begin():
+                return work(self._connection)
+        except SQLAlchemyError as error:
+            raise translated(error, self._name) from error
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
+
+
+def parse_address(address: str) -> sa.URL:
+    """Read an SQLAlchemy address. Raises ConfigError where it is none, or names no file."""
+    takes = "EASEL_DATABASE_URL takes an SQLAlchemy address, as sqlite:////srv/easel.db"
+    try:
+        url = make_url(address)
+        backend = url.get_backend_name()
+        url.get_dialect()
+    except (ArgumentError, NoSuchModuleError):
+        raise ConfigError(f"{takes}; what it got is not one.") from None
+    if backend == "sqlite" and (not url.database or url.database == ":memory:"):
+        raise ConfigError(f"{takes}; one in memory would lose every request at a restart.")
+    return url
+
+
+def connect(url: sa.URL) -> Engine:
+    """Make the engine; for SQLite with explicit `BEGIN IMMEDIATE` and every commit on the disk before it returns."""
+    if url.get_backend_name() != "sqlite":
+        return sa.create_engine(url)
+    # isolation_level None: the driver must not begin or commit by itself, or BEGIN IMMEDIATE would come too late.
+    engine = sa.create_engine(url, connect_args={"isolation_level": None, "timeout": BUSY_TIMEOUT_MS / 1000})
+
+    @event.listens_for(engine, "connect")
+    def set_up(connection: Any, record: Any) -> None:
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.execute("PRAGMA secure_delete=ON")  # deleted prompts and tokens do not linger in free pages
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # Immediate, since a transaction that reads before it writes could otherwise fail half-way.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def translated(error: Exception, name: str) -> StorageError:
+    """Turn a driver's error into ours, with a sentence that says what to do."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    code = str(getattr(cause, "sqlite_errorname", ""))
+    if code.startswith("SQLITE_FULL"):
+        return DiskFull("The bot's disk is full, so nothing more can be recorded; please tell whoever runs it.")
+    if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return DatabaseDamaged(
+            f"The database {name} is locked by another program. Stop that program, then start again."
+        )
+    if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        return DatabaseDamaged(migrate.damaged(name, str(cause)))
+    log.error("the database failed (%s): %s", code or type(cause).__name__, cause)
+    if code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")) or isinstance(cause, OSError):
+        return StorageError(f"The database {name} cannot be opened for writing; check its folder and permissions.")
+    return StorageError("The database failed; nothing was changed. The bot's log says why.")
