@@ -97,7 +97,7 @@ class Easel:
 
     async def drain(self, deadline_s: float = DRAIN_S) -> None:
         """Shut down in order: intake and drawing, the messages about them, the database."""
-        await self.service.drain(deadline_s)
+        await self.service.stop(deadline_s)
         await self.delivery.stop(deadline_s / 4)
         await self.service.close()
 

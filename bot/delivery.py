@@ -191,15 +191,22 @@ class Delivery:
             case Rendered():
                 await self._post(job)
             case Failed():
-                await self._try_update(job, cards.failed(job))
+                await self._tell(job, cards.failed(job))
             case Cancelled():
-                await self._try_update(job, cards.cancelled(job))
+                await self._tell(job, cards.cancelled(job))
 
-    async def _try_update(self, job: Job, view: ui.LayoutView) -> None:
+    async def _tell(self, job: Job, view: ui.LayoutView) -> None:
+        """Show an end without pictures; what could not be told is told again by the next start."""
+        if await self._try_update(job, view):
+            await self._service.mark_told(job.id)
+
+    async def _try_update(self, job: Job, view: ui.LayoutView) -> bool:
         try:
             await self._messenger.update(job, view, [], final=True)
         except (discord.HTTPException, Undeliverable) as error:
             log.warning("the end of request %s (%s) could not be shown: %s", job.id, job.status, error)
+            return False
+        return True
 
     async def _post(self, job: Job) -> None:
         claimed = await self._service.begin_posting(job.id)

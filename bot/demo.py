@@ -20,7 +20,7 @@ import simcord
 from aiohttp import web
 from simcord.preview._server import PreviewServer
 
-from bot.app import Easel, build, start_machine
+from bot.app import Easel, build, start_machine, utc_now
 from bot.config import Settings
 from bot.errors import AttachmentRefused, EaselError
 from bot.scheduling.patience import Patience
@@ -97,6 +97,8 @@ def run_demo(settings: Settings, port: int = DEFAULT_PORT) -> int:
 async def _serve(machine: Any, port: int) -> int:
     easel, patience = build_simulated(machine)
     env = simcord.Env(easel.client, check_errors=False)
+    env.backend.bot_user.username = "Easel"
+    env.backend.clock.now = utc_now  # messages carry the time on the wall, not the simulator's
     patience.env = env
     await env.start()
     try:

@@ -1,11 +1,11 @@
-"""The whole bot on a simulated Discord, drawing with the built-in model. One GPU thread serves all tests of a worker."""
+"""The whole bot on a simulated Discord, drawing with the built-in model."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,19 @@ from bot.safety.classifier import OpenNsfw
 PATIENCE_S = 60.0
 
 
-@pytest.fixture(scope="session")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """The engine, started once; each test has a data directory of its own."""
-    folder = tmp_path_factory.mktemp("machine")
-    started = start_machine(read_settings({"EASEL_DATA_DIR": str(folder), "EASEL_DEVICE": "cpu"}))
-    started.gpu.ready.result(timeout=120)
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    """A GPU thread of the test's own; torch is imported by the first alone."""
+    started = start(tmp_path)
     yield started
     started.gpu.stop(timeout_s=10)
+
+
+def start(data_dir: Path) -> Machine:
+    """Start the machine on a data directory, as a fresh process would."""
+    machine = start_machine(read_settings({"EASEL_DATA_DIR": str(data_dir), "EASEL_DEVICE": "cpu"}))
+    machine.gpu.ready.result(timeout=120)
+    return machine
 
 
 @dataclass
@@ -45,7 +50,6 @@ class World:
     bob: Any
     eve: Any
     data_dir: Path
-    extra: dict[str, Any] = field(default_factory=dict)
 
     async def until(self, happened: Callable[[], Any], what: str = "it") -> Any:
         """Let the bot work until `happened()` is true, and give what it gave."""
@@ -85,8 +89,7 @@ def classifier() -> Any:
 @pytest_asyncio.fixture
 async def world(machine: Machine, tmp_path: Path, classifier: Any) -> AsyncIterator[World]:
     """The bot, ready in a server."""
-    settings = replace(machine.settings, data_dir=tmp_path)
-    easel, patience = build_simulated(replace(machine, settings=settings), classifier=classifier)
+    easel, patience = build_simulated(machine, classifier=classifier)
     env = simcord.Env(easel.client, settle_timeout=20)
     patience.env = env
     await env.start()
@@ -96,7 +99,7 @@ async def world(machine: Machine, tmp_path: Path, classifier: Any) -> AsyncItera
     ada, bob = (guild.add_member(env.create_user(name)) for name in ("ada", "bob"))
     eve = guild.add_member(env.create_user("eve"), roles=[moderators])
     try:
-        yield World(env, easel, guild, channel, ada, bob, eve, tmp_path, {"machine": machine})
+        yield World(env, easel, guild, channel, ada, bob, eve, tmp_path)
         unexpected = [error for error in env.errors if not refusal(error)]
         assert not unexpected, unexpected
     finally:

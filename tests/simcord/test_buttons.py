@@ -11,7 +11,7 @@ import simcord
 from bot.demo import build_simulated
 from bot.errors import JobNotFound
 from bot.generation import Actor, JobStatus
-from tests.simcord.conftest import World
+from tests.simcord.conftest import World, start
 from tests.support import labels, texts
 
 BEACH = "a sunset over a beach"
@@ -41,7 +41,12 @@ async def test_edit_opens_a_filled_form_and_draws_what_it_says(world: World) -> 
     message = await draw(world, seed=3)
     shown = await world.ada.click(message.message, label="Edit")
     assert shown.modal is not None
-    values = {"prompt": "a blue star on a yellow background", "more": "seed: 9\nsteps: 2", "model": ["pocket"], "aspect": ["keep"]}
+    values = {
+        "prompt": "a blue star on a yellow background",
+        "more": "seed: 9\nsteps: 2",
+        "model": ["pocket"],
+        "aspect": ["keep"],
+    }
     edited = await world.drawn(await world.ada.submit_modal(shown, values))
     job = await world.easel.service.get(job_id_of(edited))
     assert (job.request.prompt, job.request.seed, job.request.num_inference_steps) == (values["prompt"], 9, 2)
@@ -116,19 +121,17 @@ async def test_cancel_by_a_stranger_is_refused(world: World) -> None:
 async def test_buttons_work_after_a_restart(world: World) -> None:
     message = await draw(world, seed=3)
     await world.easel.drain(5.0)
-    easel, patience = build_simulated(replace_data_dir(world))
+    easel, patience = build_simulated(start(world.data_dir))
     patience.env = world.env
     await world.env.restart_bot(easel.client)
-    world.easel = easel
-    again = await world.drawn(await world.bob.click(message.message, label="Again"))
-    assert again.id != message.id
-    info = await world.bob.click(message.message, label="Info")
-    assert BEACH in "\n".join(texts(info.response.components))
-
-
-def replace_data_dir(world: World) -> Any:
-    machine = world.extra["machine"]
-    return replace(machine, settings=replace(machine.settings, data_dir=world.data_dir))
+    try:
+        again = await world.drawn(await world.bob.click(message.message, label="Again"))
+        assert again.id != message.id
+        info = await world.bob.click(message.message, label="Info")
+        assert BEACH in "\n".join(texts(info.response.components))
+    finally:
+        patience.env = None
+        await easel.drain(5.0)
 
 
 async def test_a_button_of_a_request_no_longer_kept_says_so(world: World) -> None:

@@ -121,7 +121,12 @@ async def test_info_reads_our_own_picture_back(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("name", "data"),
-    [("broken.png", png()[:60]), ("text.png", b"hello"), ("notes.txt", b"hello"), ("fake.png", b"\xff\xd8\xff" + b"0" * 500)],
+    [
+        ("broken.png", png()[:60]),
+        ("text.png", b"hello"),
+        ("notes.txt", b"hello"),
+        ("fake.png", b"\xff\xd8\xff" + b"0" * 500),
+    ],
     ids=["truncated", "no picture", "another kind", "mislabelled"],
 )
 async def test_info_bad_file_gets_one_sentence(world: World, name: str, data: bytes) -> None:
@@ -150,7 +155,9 @@ class Scores:
 
 
 @pytest.mark.parametrize("classifier", [Scores(0.9), Scores(None)], ids=["flagged", "failing"])
-async def test_flagged_picture_is_withheld_where_the_channel_is_not_age_restricted(world: World, classifier: Any) -> None:
+async def test_flagged_picture_is_withheld_where_the_channel_is_not_age_restricted(
+    world: World, classifier: Any
+) -> None:
     result = await world.ada.slash(world.channel, "imagine", prompt=BEACH, steps=1)
     await world.until(lambda: result.response and "adult" in texts(result.response.components)[0], "the notice")
     assert not result.response.attachments
