@@ -118,7 +118,7 @@ def _migrate(path: Path, revision: str, scripts: Path, head: str) -> None:
             _copy(path, copy)
             _keep(copy, backup)
             _upgrade(copy, scripts, head)
-            _verify(path, copy, head)
+            _verify(backup, copy, head)
             _swap_in(copy, path)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -201,11 +201,11 @@ def _upgrade(file: Path, scripts: Path, head: str) -> None:
         engine.dispose()
 
 
-def _verify(path: Path, copy: Path, head: str) -> None:
+def _verify(before: Path, copy: Path, head: str) -> None:
     """Check the migrated copy: sound, of the right schema, no request missing."""
     if inspect(copy) != head:
         raise ValueError("the copy did not reach that schema")
-    with contextlib.closing(_open_read_only(copy)) as new, contextlib.closing(_open_read_only(path)) as old:
+    with contextlib.closing(_open_read_only(copy)) as new, contextlib.closing(_open_read_only(before)) as old:
         broken: list[Any] = new.execute("PRAGMA foreign_key_check").fetchall()
         count = "SELECT count(*) FROM jobs"
         if broken or new.execute(count).fetchone() != old.execute(count).fetchone():

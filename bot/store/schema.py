@@ -71,7 +71,7 @@ jobs = Table(
     Column("denoise_s", Float),
     # Whether a failed or cancelled request has been told to its member.
     Column("told", Boolean, nullable=False),
-    Index("jobs_by_user", "user_id", "seq"),
+    Index("jobs_by_user", "user_id", "status", "seq"),
     Index("jobs_by_status", "status", "seq"),
     Index("jobs_by_end", "finished_at"),
     sqlite_autoincrement=True,

@@ -42,7 +42,7 @@ def upgrade() -> None:
         sa.Column("told", sa.Boolean(), nullable=False),
         sqlite_autoincrement=True,
     )
-    op.create_index("jobs_by_user", "jobs", ["user_id", "seq"])
+    op.create_index("jobs_by_user", "jobs", ["user_id", "status", "seq"])
     op.create_index("jobs_by_status", "jobs", ["status", "seq"])
     op.create_index("jobs_by_end", "jobs", ["finished_at"])
     op.create_table(
