@@ -1,0 +1,217 @@
+"""An engine and weights that do what a test says, and a service around them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import Future
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bot.catalogue import parse_catalogue
+from bot.engine.base import EngineInfo, Listener
+from bot.errors import GenerationCancelled
+from bot.files.archive import Archive
+from bot.generation import FetchProgress, GenerationRequest, GenerationResult, Job, Origin, Progress, RawPicture
+from bot.moderation import Moderator
+from bot.scheduling.events import JobEvent
+from bot.scheduling.gpu_thread import GpuThread
+from bot.scheduling.patience import Patience
+from bot.scheduling.service import GenerationService
+from bot.store.jobs import JobStore
+from tests.unit.store.support import NOW, address, origin, request
+
+T = TypeVar("T")
+PATIENCE_S = 20.0
+
+CATALOGUE = parse_catalogue(
+    """
+    [models.pocket]
+    name = "Pocket"
+    source = "models/pocket"
+    family = "sd15"
+    licence = "MIT"
+    base_px = 64
+    [models.far]
+    name = "Far"
+    source = "owner/far"
+    family = "sd15"
+    licence = "MIT"
+    base_px = 64
+    """,
+    origin="the test's catalogue",
+)
+
+
+def raw(n: int, seed: int) -> RawPicture:
+    return RawPicture(n, seed, 8, 8, bytes(8 * 8 * 3))
+
+
+class FakeEngine:
+    """Draws at once, unless the prompt is in `gates` (then it waits between steps) or in `errors`."""
+
+    def __init__(self) -> None:
+        self.drawn: list[str] = []
+        self.gates: dict[str, threading.Event] = {}
+        self.errors: dict[str, BaseException] = {}
+        self.begun: defaultdict[str, threading.Event] = defaultdict(threading.Event)
+        self.start_error: BaseException | None = None
+        self.deaf = False
+        self.closed = False
+
+    def start(self) -> EngineInfo:
+        if self.start_error is not None:
+            raise self.start_error
+        return EngineInfo("cpu", "fake", "fp32", None)
+
+    def generate(self, request: GenerationRequest, listener: Listener) -> GenerationResult:
+        self.drawn.append(request.prompt)
+        self.begun[request.prompt].set()
+        if request.prompt in self.errors:
+            raise self.errors[request.prompt]
+        listener.on_load(FetchProgress(request.model, 1, 2))
+        preview = raw(0, request.seed) if listener.wants_preview() else None
+        listener.on_progress(Progress(1, request.num_inference_steps, preview))
+        gate = self.gates.get(request.prompt)
+        while gate is not None and not gate.wait(0.002):
+            if listener.cancelled() and not self.deaf:
+                raise GenerationCancelled("cancelled")
+        pictures = tuple(raw(n, request.seed + n) for n in range(request.count))
+        return GenerationResult(pictures, 0.5, 0.75, "cpu", "fp32")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeWeights:
+    """Has what is in `local`; `fetch` waits for the model's gate, tells progress, and raises what is in `errors`."""
+
+    def __init__(self) -> None:
+        self.local = {"pocket"}
+        self.gates: dict[str, threading.Event] = {}
+        self.errors: dict[str, BaseException] = {}
+        self.fetched: list[str] = []
+        self.ended_early = threading.Event()
+
+    def is_local(self, model_id: str) -> bool:
+        return model_id in self.local
+
+    def fetch(self, model_id: str, on_progress: Callable[[FetchProgress], None], stopped: Callable[[], bool]) -> None:
+        self.fetched.append(model_id)
+        on_progress(FetchProgress(model_id, 1_000, 3_000))
+        gate = self.gates.get(model_id)
+        while gate is not None and not gate.wait(0.002):
+            if stopped():
+                self.ended_early.set()
+                return
+        if model_id in self.errors:
+            raise self.errors[model_id]
+        self.local.add(model_id)
+
+
+class Clean:
+    """A classifier that sees nothing."""
+
+    threshold = 0.5
+
+    def score(self, picture: RawPicture) -> float:
+        return 0.0
+
+
+class World:
+    """A service with everything under it; the clock stands still unless a test moves `now`."""
+
+    def __init__(self, folder: Path, *, free_bytes: int = 10**12, **changes: Any) -> None:
+        self.folder = folder
+        self.path = folder / "easel.db"
+        self.engine = FakeEngine()
+        self.weights = FakeWeights()
+        self.store = JobStore(address(self.path))
+        self.free_bytes = free_bytes
+        self.archive = Archive(
+            folder / "pictures",
+            classifier=Clean(),
+            version="test",
+            model_names={},
+            free_bytes=lambda _: self.free_bytes,
+        )
+        self.gpu = GpuThread(self.engine)
+        self.now = NOW
+        self.ticks = 0.0
+        self.events: list[JobEvent] = []
+        self._heard = asyncio.Event()
+        self._interactions = itertools.count(1_000_000)
+        ids = (f"{folder.name[-3:]}{n:05}" for n in itertools.count(1))
+        values: dict[str, Any] = {
+            "store": self.store, "archive": self.archive, "gpu": self.gpu, "weights": self.weights,
+            "catalogue": CATALOGUE, "moderator": Moderator(), "patience": Patience(), "clock": lambda: self.now,
+            "new_id": lambda: next(ids), "new_seed": lambda: 42, "max_attempts": 3, "keep_days": 30,
+            "tick": lambda: self.ticks,
+        }  # fmt: skip
+        self.service = GenerationService(**(values | changes))
+        self.service.subscribe(self._hear)
+
+    async def __aenter__(self) -> World:
+        self.gpu.start()
+        await self.service.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for gate in (*self.engine.gates.values(), *self.weights.gates.values()):
+            gate.set()
+        await self.service.stop(PATIENCE_S)
+        await self.service.close()
+
+    def _hear(self, event: JobEvent) -> None:
+        self.events.append(event)
+        self._heard.set()
+
+    def hold(self, prompt: str) -> threading.Event:
+        """Make the engine wait in the middle of this prompt until the event is set."""
+        return self.engine.gates.setdefault(prompt, threading.Event())
+
+    async def begun(self, prompt: str) -> None:
+        """Wait until the engine has begun with a prompt."""
+        assert await asyncio.to_thread(self.engine.begun[prompt].wait, PATIENCE_S), prompt
+
+    async def submit(self, prompt: str = "a cat", user_id: int = 7, **changes: Any) -> Job:
+        return await self.service.submit(request(prompt=prompt, **changes), self.origin(user_id))
+
+    def origin(self, user_id: int = 7, **changes: Any) -> Origin:
+        later = self.now + timedelta(minutes=15)
+        return origin(next(self._interactions), user_id, expires_at=later, **changes)
+
+    async def heard(self, kind: type[T], job_id: str | None = None, *, times: int = 1) -> T:
+        """Wait for an event of that kind (about that job); the last of `times`."""
+
+        async def look() -> T:
+            while True:
+                found = [event for event in self.events if isinstance(event, kind) and _about(event, job_id)]
+                if len(found) >= times:
+                    return found[times - 1]
+                self._heard.clear()
+                await self._heard.wait()
+
+        return await asyncio.wait_for(look(), PATIENCE_S)
+
+    def told(self, kind: type[T], job_id: str | None = None) -> list[T]:
+        return [event for event in self.events if isinstance(event, kind) and _about(event, job_id)]
+
+    def picture_files(self) -> list[str]:
+        return sorted(file.name for file in (self.folder / "pictures").rglob("*.png"))
+
+
+def _about(event: Any, job_id: str | None) -> bool:
+    return (
+        job_id is None
+        or getattr(event, "job_id", None) == job_id
+        or getattr(getattr(event, "job", None), "id", None) == job_id
+    )
+
+
+def result_of(future: Future[T]) -> T:
+    return future.result(PATIENCE_S)

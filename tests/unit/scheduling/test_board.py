@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from bot.generation import Job, JobStatus, Place, Progress
+from bot.scheduling.board import Board
+from bot.scheduling.estimates import StepTimes
+from tests.unit.store.support import NOW, origin, request
+
+
+class StillListener:
+    def cancel(self) -> None:
+        pass
+
+
+def job(job_id: str, user_id: int = 7, **changes) -> Job:
+    return Job(job_id, request(**changes), origin(abs(hash(job_id)), user_id), JobStatus.QUEUED, NOW)
+
+
+def board_with(*jobs: Job, measured: bool = True) -> Board:
+    board = Board()
+    if measured:
+        board.measured.learn(request(), denoise_s=4.0, total_s=5.0)  # 4 steps: 1 s each, and 1 s around them
+    for item in jobs:
+        board.add(item)
+    return board
+
+
+def take(board: Board):
+    return board.take(lambda _: True, lambda _: StillListener())  # type: ignore[arg-type, return-value]
+
+
+def test_estimates_until_measured_are_none() -> None:
+    times = StepTimes()
+    assert times.duration_s(request()) is None
+    times.learn(request(), 4.0, 5.0)
+    assert times.duration_s(request()) == 5.0
+    assert times.duration_s(request(model="far")) is None
+
+
+def test_estimates_of_another_size_follow_the_pixels() -> None:
+    times = StepTimes()
+    times.learn(request(), 4.0, 5.0)
+    assert times.duration_s(request(width=128, num_inference_steps=8)) == pytest.approx(1.0 * 2 * 8 + 1.0)
+    assert times.remaining_s(request(), 3, 4) == pytest.approx(2.0)
+
+
+def test_estimates_first_load_does_not_stay_in_the_overhead() -> None:
+    times = StepTimes()
+    times.learn(request(), 4.0, 60.0)
+    times.learn(request(), 4.0, 5.0)
+    assert times.duration_s(request()) == pytest.approx(5.0)
+
+
+def test_estimates_keep_a_bounded_number_of_shapes() -> None:
+    times = StepTimes()
+    for n in range(2_000):
+        times.learn(request(width=64 + 8 * n), 4.0, 5.0)
+    assert len(times._steps) <= 256
+
+
+def test_place_counts_the_running_those_ahead_and_the_own() -> None:
+    board = board_with(job("a"), job("b", 8), job("c", 9))
+    run = take(board)
+    assert board.place("a") is None
+    assert board.place("b") == Place(1, 5.0 + 5.0, None)
+    assert board.place("c") == Place(2, 5.0 + 5.0 + 5.0, 8)
+    board.progressed("a", Progress(3, 4))
+    assert board.place("c") == Place(2, 2.0 + 5.0 + 5.0, 8)
+    run.drawn = True
+    assert board.place("c") == Place(2, 5.0 + 5.0, 8)
+
+
+def test_place_unmeasured_model_has_no_eta_and_does_not_spoil_others() -> None:
+    board = board_with(job("a", 1, model="far"), job("b", 2))
+    assert board.place("a") == Place(1, None, None)
+    assert board.place("b") == Place(2, 5.0 + 5.0, 1)
+    assert board_with(job("a"), measured=False).place("a") == Place(1, None, None)
+
+
+def test_place_far_behind_uses_the_average() -> None:
+    board = board_with(*(job(f"job{n}") for n in range(1_000)))
+    place = board.place("job999")
+    assert place is not None
+    assert place.eta_s == pytest.approx(5_000.0)
+
+
+def test_overview_lists_own_places_in_order_and_what_runs() -> None:
+    board = board_with(job("a"), job("b"), job("x", 8), job("c"))
+    run = take(board)
+    assert board.overview(7).running == ()  # its attempt is not committed yet
+    run.started = True
+    seen = board.overview(7)
+    assert [item.id for item in seen.running] == ["a"]
+    assert seen.waiting == 3
+    assert [(item.id, place.position) for item, place in seen.mine] == [("b", 2), ("c", 3)]
+
+
+def test_board_10000_places_at_once_take_no_second() -> None:
+    board = board_with(*(job(f"job{n}", n % 500) for n in range(10_000)))
+    begun = time.thread_time()
+    places = [board.place(f"job{n}") for n in range(10_000)]
+    assert time.thread_time() - begun < 1.0
+    assert sorted(place.position for place in places if place) == list(range(1, 10_001))
+
+
+def test_remove_forgets_the_model_it_waited_for() -> None:
+    board = board_with(job("a", model="far"), job("b", model="far"))
+    assert board.remove("a")
+    assert board.waits_for("far")
+    assert board.remove("b")
+    assert not board.waits_for("far")
+    assert board.waiting_models() == ()
+    assert not board.remove("b")

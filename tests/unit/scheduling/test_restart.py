@@ -1,0 +1,189 @@
+"""The promise across stops and crashes: each request ends once, whatever happened."""
+
+# a test may block its own loop
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from bot.errors import DatabaseDamaged, RequestError
+from bot.generation import JobStatus
+from bot.scheduling.events import Cancelled, Failed, Fetching, Queued, Rendered
+from tests.unit.scheduling.fakes import World
+from tests.unit.store.support import NOW, REQUEST, brought_to, opened, origin
+
+
+async def test_restart_queued_and_running_are_drawn_in_order_of_arrival(tmp_path: Path) -> None:
+    store = await opened(tmp_path / "easel.db")
+    for n in range(4):
+        await store.add(f"job{n}", REQUEST, origin(n), NOW)
+    await store.start("job0", NOW)
+    await store.close()
+    async with World(tmp_path) as world:
+        await world.heard(Rendered, times=4)
+        assert [event.job.id for event in world.told(Queued)] == ["job0", "job1", "job2", "job3"]
+        assert [event.job.id for event in world.told(Rendered)] == ["job0", "job1", "job2", "job3"]
+        assert [event.job.attempt for event in world.told(Rendered)] == [2, 1, 1, 1]
+
+
+@pytest.mark.parametrize("status", [JobStatus.RENDERED, JobStatus.POSTING], ids=str)
+async def test_restart_rendered_is_shown_without_drawing_again(tmp_path: Path, status: JobStatus) -> None:
+    store = await opened(tmp_path / "easel.db")
+    await brought_to(store, status)
+    await store.close()
+    async with World(tmp_path) as world:
+        rendered = await world.heard(Rendered, "job1")
+        assert len(rendered.job.files) == 2
+        assert await world.service.begin_posting("job1") is not None
+        assert world.engine.drawn == []
+
+
+@pytest.mark.parametrize("status", [s for s in JobStatus if s.final], ids=str)
+async def test_restart_ended_is_not_drawn_again(tmp_path: Path, status: JobStatus) -> None:
+    store = await opened(tmp_path / "easel.db")
+    await brought_to(store, status)
+    await store.close()
+    async with World(tmp_path) as world:
+        await world.heard(Rendered, (await world.submit("new")).id)
+        assert world.engine.drawn == ["new"]
+        assert len(world.told(Failed, "job1")) == (status is JobStatus.FAILED)
+        assert len(world.told(Cancelled, "job1")) == (status is JobStatus.CANCELLED)
+
+
+async def test_restart_end_that_was_told_is_not_told_again(tmp_path: Path) -> None:
+    store = await opened(tmp_path / "easel.db")
+    await brought_to(store, JobStatus.FAILED)
+    await store.close()
+    async with World(tmp_path) as world:
+        await world.heard(Failed, "job1")
+        await world.service.mark_told("job1")
+    async with World(tmp_path) as again:
+        await again.heard(Rendered, (await again.submit("new")).id)
+        assert again.told(Failed) == []
+
+
+async def test_restart_poison_request_is_given_up_and_the_queue_moves_on(tmp_path: Path) -> None:
+    store = await opened(tmp_path / "easel.db")
+    await store.add("poison", REQUEST, origin(1), NOW)
+    await store.add("healthy", REQUEST, origin(2), NOW)
+    for crash in range(3):
+        started = await store.start("poison", NOW)
+        assert started is not None
+        assert started.attempt == crash + 1
+        if crash < 2:
+            await store.recover(NOW, 3, "{attempts}")
+    await store.close()
+    async with World(tmp_path) as world:
+        failed = await world.heard(Failed, "poison")
+        assert failed.job.error is not None
+        assert "3 times" in failed.job.error
+        await world.heard(Rendered, "healthy")
+        assert world.told(Rendered, "poison") == []
+
+
+async def test_restart_after_expiry_brings_jobs_without_tokens(tmp_path: Path) -> None:
+    store = await opened(tmp_path / "easel.db")
+    await store.add("job1", REQUEST, origin(1), NOW - timedelta(minutes=20))
+    await store.add("job2", REQUEST, origin(2, expires_at=NOW), NOW)
+    await store.close()
+    async with World(tmp_path) as world:
+        tokens = [(await world.heard(Queued, job_id)).job.origin.interaction_token for job_id in ("job1", "job2")]
+        assert tokens == ["token-1", None]
+
+
+async def test_restart_removes_files_that_are_nobodys(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures" / "lo" / "lost"
+    folder.mkdir(parents=True)
+    (folder / "easel-lost-1.png").write_bytes(b"x")
+    async with World(tmp_path) as world:
+        await world.heard(Rendered, (await world.submit()).id)
+        assert not any("lost" in name for name in world.picture_files())
+
+
+async def test_stop_puts_the_running_back_uncounted_and_it_is_drawn_next_time(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        world.hold("held")
+        job = await world.submit("held")
+        behind = await world.submit("behind")
+        await world.begun("held")
+        await world.service.stop(0.2)
+        on_disk = await world.store.get(job.id)
+        assert on_disk is not None
+        assert (on_disk.status, on_disk.attempt) == (JobStatus.QUEUED, 0)
+        assert world.told(Queued, job.id)[-1].job.attempt == 0
+        with pytest.raises(RequestError, match="restarting"):
+            await world.submit("too late")
+    async with World(tmp_path) as again:
+        assert (await again.heard(Rendered, job.id)).job.attempt == 1
+        await again.heard(Rendered, behind.id)
+        assert again.engine.drawn == ["held", "behind"]
+
+
+async def test_stop_deaf_engine_does_not_hold_the_stop(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        world.engine.deaf = True
+        world.hold("held")
+        job = await world.submit("held")
+        await world.begun("held")
+        await asyncio.wait_for(world.service.stop(0.2), 5.0)
+        world.engine.gates["held"].set()
+        on_disk = await world.store.get(job.id)
+        assert on_disk is not None
+        assert on_disk.status is JobStatus.QUEUED
+
+
+async def test_stop_lets_what_is_nearly_done_finish(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        gate = world.hold("held")
+        job = await world.submit("held")
+        behind = await world.submit("behind")
+        await world.begun("held")
+        stopping = asyncio.create_task(world.service.stop(20.0))
+        await asyncio.sleep(0)
+        gate.set()
+        await stopping
+        assert (await world.service.get(job.id)).status is JobStatus.RENDERED
+        assert world.told(Rendered, job.id)
+        assert (await world.service.get(behind.id)).status is JobStatus.QUEUED
+        assert await world.service.begin_posting(job.id) is not None  # messages are still finished after a stop
+        assert world.engine.closed
+
+
+async def test_stop_known_to_take_longer_is_put_back_at_once(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        world.service.measured.learn(REQUEST, 4_000.0, 4_000.0)
+        world.hold("held")
+        job = await world.submit("held")
+        await world.begun("held")
+        await asyncio.wait_for(world.service.stop(60.0), 5.0)
+        on_disk = await world.store.get(job.id)
+        assert on_disk is not None
+        assert (on_disk.status, on_disk.attempt) == (JobStatus.QUEUED, 0)
+
+
+async def test_stop_while_fetching_keeps_the_request(tmp_path: Path) -> None:
+    async with World(tmp_path) as world:
+        world.weights.gates["far"] = threading.Event()
+        job = await world.submit(model="far")
+        await world.heard(Fetching, job.id)
+        await world.service.stop(1.0)
+        assert world.told(Failed) == []
+        on_disk = await world.store.get(job.id)
+        assert on_disk is not None
+        assert on_disk.status is JobStatus.QUEUED
+
+
+async def test_stop_after_a_start_that_failed_is_harmless(tmp_path: Path) -> None:
+    (tmp_path / "easel.db").write_bytes(b"not a database")
+    world = World(tmp_path)
+    world.gpu.start()
+    with pytest.raises(DatabaseDamaged):
+        await world.service.start()
+    await world.service.stop(1.0)
+    await world.service.close()
+    assert (tmp_path / "easel.db").read_bytes() == b"not a database"
