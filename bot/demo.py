@@ -97,7 +97,7 @@ def run_demo(settings: Settings, port: int = DEFAULT_PORT) -> int:
 async def _serve(machine: Any, port: int) -> int:
     easel, patience = build_simulated(machine)
     env = simcord.Env(easel.client, check_errors=False)
-    env.backend.bot_user.username = "Easel"
+    env.backend.bot_user.name = "Easel"
     env.backend.clock.now = utc_now  # messages carry the time on the wall, not the simulator's
     patience.env = env
     await env.start()

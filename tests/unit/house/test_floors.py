@@ -21,7 +21,15 @@ FLOORS = {
     "bot": 6, "bot.app": 6, "bot.cli": 6, "bot.demo": 6, "bot.doctor": 6, "bot.logs": 6, "bot.library": 6, "bot.__main__": 6,
 }  # fmt: skip
 
-MAY_IMPORT = {0: {0}, 1: {0, 1}, 2: {0, 1, 2}, 3: {0, 1, 2, 3}, 4: {0, 1, 3, 4}, 5: {0, 1, 3, 4}, 6: {0, 1, 2, 3, 4, 5, 6}}
+MAY_IMPORT = {
+    0: {0},
+    1: {0, 1},
+    2: {0, 1, 2},
+    3: {0, 1, 2, 3},
+    4: {0, 1, 3, 4},
+    5: {0, 1, 3, 4},
+    6: {0, 1, 2, 3, 4, 5, 6},
+}
 
 ONLY_IN = {
     "torch": ("bot.engine",),
@@ -56,7 +64,9 @@ def imports(tree: ast.Module) -> Iterator[str]:
             module = node.module or ""
             for alias in node.names:
                 inner = f"{module}.{alias.name}"
-                is_room = (ROOT / Path(*inner.split("."))).exists() or (ROOT / (inner.replace(".", "/") + ".py")).exists()
+                is_room = (ROOT / Path(*inner.split("."))).exists() or (
+                    ROOT / (inner.replace(".", "/") + ".py")
+                ).exists()
                 yield inner if module.split(".")[0] in ("bot", "cogs") and is_room else module
 
 

@@ -76,7 +76,13 @@ async def test_result_card_says_how_many_were_withheld() -> None:
 
 @pytest.mark.parametrize(
     "prompt",
-    ["x" * 1500, "@everyone <@&1> **bold** `code` ||spoiler|| https://evil.example", "‮right to left", "🏖️" * 700, "*" * 1500],
+    [
+        "x" * 1500,
+        "@everyone <@&1> **bold** `code` ||spoiler|| https://evil.example",
+        "‮right to left",
+        "🏖️" * 700,
+        "*" * 1500,
+    ],
     ids=["longest", "markup", "bidi", "emoji", "stars"],
 )
 async def test_every_card_stays_within_discords_limits(prompt: str) -> None:
@@ -121,7 +127,9 @@ def submitted(**values: str) -> dict:
 
 
 def test_read_form_untouched_asks_for_the_same_again() -> None:
-    data = submitted(prompt="a sunset over a beach", negative_prompt="people", model="pocket", aspect="keep", more=more_lines(JOB))
+    data = submitted(
+        prompt="a sunset over a beach", negative_prompt="people", model="pocket", aspect="keep", more=more_lines(JOB)
+    )
     options = read_form(data, JOB)
     assert (options.width, options.height, options.seed, options.count) == (64, 64, 42, 2)
     assert options.sampler == "DDIM"
@@ -135,7 +143,12 @@ def test_read_form_other_model_leaves_untouched_boxes_to_its_defaults() -> None:
 
 @pytest.mark.parametrize(
     ("text", "words_in_error"),
-    [("steps 20", "key: value"), ("colour: red", "key: value"), ("steps: many", "a whole number"), ("private: maybe", "yes or no")],
+    [
+        ("steps 20", "key: value"),
+        ("colour: red", "key: value"),
+        ("steps: many", "a whole number"),
+        ("private: maybe", "yes or no"),
+    ],
 )
 def test_read_more_wrong_line_is_quoted(text: str, words_in_error: str) -> None:
     with pytest.raises(RequestError, match=words_in_error):
@@ -153,14 +166,18 @@ def test_duration_reads_like_speech(seconds: float, text: str) -> None:
     assert words.duration(seconds) == text
 
 
-@pytest.mark.parametrize(("number", "text"), [(1, "1st"), (2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (23, "23rd")])
+@pytest.mark.parametrize(
+    ("number", "text"), [(1, "1st"), (2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (23, "23rd")]
+)
 def test_ordinal_knows_the_exceptions(number: int, text: str) -> None:
     assert words.ordinal(number) == text
 
 
 async def test_same_commands_ignores_what_discord_adds_and_sees_what_differs() -> None:
     ours = await registered_commands()
-    theirs = [{**command, "id": "1", "application_id": "2", "version": "3", "nsfw": False} for command in reversed(ours)]
+    theirs = [
+        {**command, "id": "1", "application_id": "2", "version": "3", "nsfw": False} for command in reversed(ours)
+    ]
     assert same_commands(ours, theirs)
     changed = [{**command} for command in theirs]
     changed[0]["description"] = "Something else"
