@@ -6,8 +6,8 @@ import functools
 import importlib
 import inspect
 import logging
-import os
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -78,8 +78,8 @@ class DiffusersEngine:
         Raises GenerationError where the device asked for is missing.
         """
         if self._device is None:
-            quiet_libraries()
             wait_without_spinning()
+            quiet_libraries()
             # Imported here and not at the first request, which would wait for it.
             importlib.import_module("diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion")
             self._device = choose_device(*self._settings)

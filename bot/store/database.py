@@ -60,8 +60,8 @@ class Database:
         if self._connection is not None:
             return
         try:
-            if self._url.get_backend_name() == "sqlite":
-                migrate.prepare(Path(self._url.database or ""))
+            # Resolved, since the swap of a migrated copy must replace the file and not a link to it.
+            migrate.prepare(Path(self._url.database or "").resolve())
             self._engine = connect(self._url)
             self._connection = self._engine.connect()
         except (SQLAlchemyError, sqlite3.Error, OSError) as error:
@@ -87,23 +87,22 @@ class Database:
 
 
 def parse_address(address: str) -> sa.URL:
-    """Read an SQLAlchemy address. Raises ConfigError where it is none, or names no file."""
+    """Read an SQLAlchemy address. Raises ConfigError where it is none, names no file or another kind of database."""
     takes = "EASEL_DATABASE_URL takes an SQLAlchemy address, as sqlite:////srv/easel.db"
     try:
         url = make_url(address)
         backend = url.get_backend_name()
-        url.get_dialect()
     except (ArgumentError, NoSuchModuleError):
         raise ConfigError(f"{takes}; what it got is not one.") from None
-    if backend == "sqlite" and (not url.database or url.database == ":memory:"):
-        raise ConfigError(f"{takes}; one in memory would lose every request at a restart.")
+    if backend != "sqlite":
+        raise ConfigError(f"{takes}; {backend} is not served yet.")
+    if not url.database or url.database.startswith((":memory:", "file:")):
+        raise ConfigError(f"{takes}; it must name a file, since one in memory loses every request at a restart.")
     return url
 
 
 def connect(url: sa.URL) -> Engine:
-    """Make the engine; for SQLite with explicit `BEGIN IMMEDIATE` and every commit on the disk before it returns."""
-    if url.get_backend_name() != "sqlite":
-        return sa.create_engine(url)
+    """Make the engine: explicit `BEGIN IMMEDIATE`, and every commit on the disk before it returns."""
     # isolation_level None: the driver must not begin or commit by itself, or BEGIN IMMEDIATE would come too late.
     engine = sa.create_engine(url, connect_args={"isolation_level": None, "timeout": BUSY_TIMEOUT_MS / 1000})
 
