@@ -15,20 +15,21 @@ from bot.errors import DatabaseDamaged, RequestError
 from bot.generation import JobStatus
 from bot.scheduling.events import Cancelled, Failed, Fetching, Queued, Rendered
 from tests.unit.scheduling.fakes import World
-from tests.unit.store.support import NOW, REQUEST, brought_to, opened, origin
+from tests.unit.store.support import NOW, REQUEST, brought_to, opened, origin, request
 
 
 async def test_restart_queued_and_running_are_drawn_in_order_of_arrival(tmp_path: Path) -> None:
     store = await opened(tmp_path / "easel.db")
     for n in range(4):
-        await store.add(f"job{n}", REQUEST, origin(n), NOW)
+        await store.add(f"job{n}", request(prompt=f"prompt {n}"), origin(n), NOW)
     await store.start("job0", NOW)
     await store.close()
     async with World(tmp_path) as world:
         await world.heard(Rendered, times=4)
         assert [event.job.id for event in world.told(Queued)] == ["job0", "job1", "job2", "job3"]
-        assert [event.job.id for event in world.told(Rendered)] == ["job0", "job1", "job2", "job3"]
-        assert [event.job.attempt for event in world.told(Rendered)] == [2, 1, 1, 1]
+        assert world.engine.drawn == ["prompt 0", "prompt 1", "prompt 2", "prompt 3"]
+        attempts = {event.job.id: event.job.attempt for event in world.told(Rendered)}
+        assert attempts == {"job0": 2, "job1": 1, "job2": 1, "job3": 1}
 
 
 @pytest.mark.parametrize("status", [JobStatus.RENDERED, JobStatus.POSTING], ids=str)

@@ -273,7 +273,18 @@ async def test_store_after_close_raises_storage_error(store: JobStore) -> None:
         await store.get("job1")
 
 
-@pytest.mark.parametrize("wrong", ["", "nonsense", "sqlite://", "sqlite:///:memory:", "nosuch://x/y"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "",
+        "nonsense",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite:///file:x?uri=true",
+        "nosuch://x/y",
+        "postgresql://x/y",
+    ],
+)
 def test_store_address_that_is_none_is_refused(wrong: str) -> None:
     with pytest.raises(ConfigError, match="EASEL_DATABASE_URL"):
         JobStore(wrong)
