@@ -27,6 +27,8 @@ from bot.ui.messenger import Attachment, Messenger, Undeliverable
 log = logging.getLogger(__name__)
 
 EDIT_INTERVAL_S = 2.0
+NEAR_THE_FRONT = 5
+"""Further back than this, a message is edited the more seldom the further: its place matters less, and there are many."""
 NOTIFY_AFTER_S = 60.0
 
 Last = Rendered | Failed | Cancelled
@@ -41,6 +43,7 @@ class _Card:
     news: asyncio.Future[None]
     ended: asyncio.Future[Last]
     preview: bytes | None = field(default=None, repr=False)
+    position: int = 1
     shown: object = None
     shown_at: datetime | None = None
 
@@ -147,7 +150,9 @@ class Delivery:
     def _due_in(self, card: _Card) -> float:
         if card.shown_at is None:
             return 0.0
-        return max(0.0, self._edit_interval_s - (self._clock() - card.shown_at).total_seconds())
+        further = min(max(1.0, card.position / NEAR_THE_FRONT), 5.0)
+        interval_s = self._edit_interval_s * further
+        return max(0.0, interval_s - (self._clock() - card.shown_at).total_seconds())
 
     async def _show_progress(self, card: _Card) -> None:
         content, view, files = self._render(card)
@@ -183,6 +188,7 @@ class Delivery:
                 return state, cards.drawing(job, state, preview=bool(files)), files
             case _:
                 place = self._service.place(job.id)
+                card.position = 1 if place is None else place.position
                 return place or "next", cards.waiting(job, place), []
 
     async def _end(self, card: _Card, event: Last) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any, cast
 
 import discord
-from bot.prompts.text import inert, plain
 from discord import app_commands, ui
 from discord.app_commands import Choice
 from discord.ext import commands
 
 from bot.errors import JobNotFound, RequestError
 from bot.generation import Job
+from bot.prompts.text import inert, plain
 from bot.ui import words
 from bot.ui.buttons import CancelButton
 from bot.ui.cards import sealed
