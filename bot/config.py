@@ -86,7 +86,7 @@ class Settings:
     models_file: Path = _setting(
         "EASEL_MODELS_FILE", _path, "a TOML file", "The catalogue of models.", REPOSITORY / "models.toml")
     database_url: str | None = _setting(
-        "EASEL_DATABASE_URL", _text, "an SQLAlchemy address, as sqlite:////srv/easel.db", "The database; empty is SQLite in the data directory.", secret=True)
+        "EASEL_DATABASE_URL", _text, "an SQLAlchemy address, as sqlite:////srv/easel.db", "The database, a SQLite file; empty is easel.db in the data directory.", secret=True)
     attachment_hosts: tuple[str, ...] = _setting(
         "EASEL_ATTACHMENT_HOSTS", _hosts, "host names, with commas between", "Extra hosts attachments may be fetched from, http, private addresses and any port included. Discord's own always may.", ())
     device: str = _setting(

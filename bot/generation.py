@@ -176,10 +176,15 @@ class FetchProgress:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Somebody who presses a button, with the right that counts: Manage Messages where the button is."""
+    """Somebody who presses a button, and the server where they have Manage Messages (None: nowhere, or not here)."""
 
     user_id: int
-    may_manage_messages: bool = False
+    moderates_guild_id: int | None = None
+
+    def may_end(self, job: Job) -> bool:
+        """Whether they may cancel or delete a request: their own, or one of the server they moderate."""
+        moderates = self.moderates_guild_id is not None and self.moderates_guild_id == job.origin.guild_id
+        return self.user_id == job.origin.user_id or moderates
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from bot.ui.cards import sealed
 from bot.ui.house import House
 from bot.ui.words import number, size
 
-SHOWN_CHARS = 3800
+SHOWN_CHARS = 3700
 
 
 class Models(commands.Cog):
@@ -33,7 +33,7 @@ class Models(commands.Cog):
                 paragraphs.append(f"-# and {len(catalogue.models) - len(paragraphs)} more; type to search in `model`")
                 break
             paragraphs.append(paragraph)
-        view = sealed(ui.Container(ui.TextDisplay("\n".join(paragraphs))))
+        view = sealed(ui.Container(ui.TextDisplay("\n\n".join(paragraphs))))
         await interaction.response.send_message(view=view, ephemeral=True)
 
 

@@ -348,7 +348,7 @@ class GenerationService:
 
     @staticmethod
     def _check_rights(job: Job, actor: Actor, verb: str) -> None:
-        if actor.user_id != job.origin.user_id and not actor.may_manage_messages:
+        if not actor.may_end(job):
             raise NotPermitted(f"Only the member who asked for this, or a moderator, can {verb} it.")
 
     async def _put_back(self, run: Run) -> None:

@@ -135,10 +135,10 @@ class DeleteButton(JobButton, template=rf"easel:v1:delete:{JOB}"):
             job = await house.service.get(self.job_id)
         except JobNotFound:
             # Kept no longer, so nobody knows whose it was: then only moderators may take the message away.
-            if actor.may_manage_messages:
+            if actor.moderates_guild_id is not None:
                 return
             raise
-        if actor.user_id != job.origin.user_id and not actor.may_manage_messages:
+        if not actor.may_end(job):
             raise NotPermitted("Only the member who asked for this, or a moderator, can delete it.")
 
 

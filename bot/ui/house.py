@@ -38,7 +38,8 @@ def house_of(interaction: discord.Interaction[Any]) -> House:
 
 def actor_of(interaction: discord.Interaction[Any]) -> Actor:
     """Say who pressed and whether they manage messages here."""
-    return Actor(interaction.user.id, interaction.guild_id is not None and interaction.permissions.manage_messages)
+    moderates = interaction.guild_id is not None and interaction.permissions.manage_messages
+    return Actor(interaction.user.id, interaction.guild_id if moderates else None)
 
 
 def origin_of(interaction: discord.Interaction[Any], now: datetime) -> Origin:

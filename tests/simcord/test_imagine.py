@@ -95,11 +95,13 @@ async def test_imagine_several_members_at_once_all_get_theirs(world: World) -> N
 async def test_imagine_works_in_threads_forum_posts_and_direct_messages(world: World) -> None:
     backend = world.env.backend
     forum = world.guild.create_forum_channel("gallery")
+    messages = []
     for parent in (world.channel, forum):
         backend.create_thread(parent.id, "ideas", owner_id=world.ada.id)
-        await world.drawn(await world.ada.slash(parent.threads[0], "imagine", prompt=BEACH, steps=1))
+        messages.append(await world.drawn(await world.ada.slash(parent.threads[0], "imagine", prompt=BEACH, steps=1)))
     zoe = world.env.create_user("zoe")
-    await world.drawn(await zoe.slash("imagine", prompt=BEACH, steps=1))
+    messages.append(await world.drawn(await zoe.slash("imagine", prompt=BEACH, steps=1)))
+    assert len({message.channel_id for message in messages} - {world.channel.id}) == 3
 
 
 async def test_imagine_autocomplete_offers_models_and_their_samplers(world: World) -> None:

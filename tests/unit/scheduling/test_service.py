@@ -26,9 +26,9 @@ from bot.generation import Actor, GenerationOptions, JobStatus, PostedTo
 from bot.limits import MAX_WAITING
 from bot.scheduling.events import Cancelled, Drawing, Failed, Fetching, Queued, QueueMoved, Rendered
 from tests.unit.scheduling.fakes import World
-from tests.unit.store.support import origin, request
+from tests.unit.store.support import GUILD, origin, request
 
-ADA, MODERATOR, STRANGER = Actor(7), Actor(1, may_manage_messages=True), Actor(2)
+ADA, MODERATOR, STRANGER = Actor(7), Actor(1, moderates_guild_id=GUILD), Actor(2, moderates_guild_id=GUILD + 1)
 
 
 async def test_service_happy_road_tells_each_state_in_order(world: World) -> None:

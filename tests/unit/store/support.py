@@ -10,6 +10,7 @@ from typing import Any
 from bot.generation import GenerationRequest, Job, JobStatus, Origin, PictureFile, PostedTo
 from bot.store.jobs import JobStore
 
+GUILD = 6
 NOW = datetime(2026, 11, 21, 12, 0, 0, 123456, tzinfo=UTC)
 REQUEST = GenerationRequest(
     prompt="a sunset over a beach 🌅", negative_prompt="", model="pocket", width=64, height=64, count=2,
@@ -24,7 +25,7 @@ def request(**changes: Any) -> GenerationRequest:
 def origin(interaction_id: int = 1, user_id: int = 7, **changes: Any) -> Origin:
     values = Origin(
         interaction_id=interaction_id, application_id=2**62, interaction_token=f"token-{interaction_id}",
-        expires_at=NOW + timedelta(minutes=15), user_id=user_id, user_name="ada", channel_id=5, guild_id=6,
+        expires_at=NOW + timedelta(minutes=15), user_id=user_id, user_name="ada", channel_id=5, guild_id=GUILD,
         age_restricted=False, attachment_size_limit=10 * 2**20,
     )  # fmt: skip
     return replace(values, **changes)
