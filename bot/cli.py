@@ -22,11 +22,6 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 DEFAULT_PORT = 8765
 
-GO_LIVE = """To go live on Discord:
-  1. create an application at https://discord.com/developers/applications and copy its bot token;
-  2. put DISCORD_TOKEN=<the token> into a file named .env in this folder;
-  3. make run again."""
-
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
@@ -133,7 +128,7 @@ def _run_or_demo(settings: Settings, options: argparse.Namespace) -> int:
     if settings.discord_token is not None:
         print("DISCORD_TOKEN is set: starting the bot.", file=sys.stderr)
         return _run(settings, options)
-    print(f"DISCORD_TOKEN is not set: starting the demo.\n{GO_LIVE}", file=sys.stderr)
+    print("DISCORD_TOKEN is not set: starting the demo.", file=sys.stderr)
     return _demo(settings, options)
 
 

@@ -123,7 +123,9 @@ async def _serve(machine: Any, port: int) -> int:
 
 
 def _welcome(url: str) -> None:
-    print("No DISCORD_TOKEN is set, so this is the demo: the same bot in a page that looks like Discord.")
+    print(
+        "This is the demo: the same bot in a page that looks like Discord. It needs no token, and nothing leaves here."
+    )
     print(f"\n  {url}\n")
     print("Open it, type /imagine, and draw: a sunset over a beach. Ctrl-C ends it.\n")
     print(HOW_TO_GO_LIVE, flush=True)
