@@ -16,6 +16,8 @@ from bot.prompts.text import inert
 log = logging.getLogger(__name__)
 
 LIMIT_CHARS = 1900
+UNKNOWN_INTERACTION = 10062
+ALREADY_ACKNOWLEDGED = 40060
 
 
 async def whisper(interaction: discord.Interaction[Any], text: str) -> None:
@@ -33,9 +35,10 @@ async def answer_error(interaction: discord.Interaction[Any], error: BaseExcepti
     """Answer with the error's own sentence, or, where it has none, with a reference that the log has too."""
     if isinstance(error, app_commands.CommandInvokeError):
         error = error.original
-    if isinstance(error, discord.NotFound) and error.code == 10062:
-        # Nobody can be told any more: Discord gave the interaction up before our answer came.
-        log.warning("interaction %s was answered too late", interaction.id)
+    if isinstance(error, discord.HTTPException) and error.code in (UNKNOWN_INTERACTION, ALREADY_ACKNOWLEDGED):
+        # Nobody can be told any more: Discord gave the interaction up before our answer came, or delivered it twice
+        # and has our answer already.
+        log.warning("interaction %s was answered too late, or twice", interaction.id)
         return
     if isinstance(error, EaselError):
         text = str(error)
