@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -100,12 +101,11 @@ async def test_second_instance_on_one_data_folder_ends_with_1_and_the_first_goes
     ],
 )
 async def test_damaged_database_ends_the_start_with_1_and_is_left_as_it_is(
-    stage: Stage, set_up: Raise, tmp_path: Path, damage: object
+    stage: Stage, set_up: Raise, tmp_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:
     data_dir = tmp_path / "data"
     data_dir.mkdir()
     whole = (stage.bot.data_dir / "data" / "easel.db").read_bytes()
-    assert callable(damage)
     path = data_dir / "easel.db"
     path.write_bytes(damage(whole))
     before = hashlib.sha256(path.read_bytes()).hexdigest()

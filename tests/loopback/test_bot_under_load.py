@@ -13,7 +13,7 @@ from bench.numbers import percentile
 from tests.loopback import Invocation, Message
 from tests.loopback.stage import ENDLESS, Stage, job_of, pictures
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("under-load")]
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 ASKING = ("ada",) * 8 + ("bob",) * 6 + ("eve",) * 6
 
