@@ -110,12 +110,14 @@ async def test_progress_under_load_edits_a_message_at_most_every_two_seconds(loa
 
 
 async def test_place_in_line_under_load_is_true_and_moves(load: Load) -> None:
-    """Seven of ada's wait before her eighth when it comes; then the others' go before it; then it moves up."""
+    """Seven of ada's wait before her eighth when it comes; then all the others' go before it; then all move up."""
     places = [
         [int(found[1]) for version in load.message(one).versions if (found := PLACE.search(version.text))]
         for one in load.asked
     ]
-    assert places[7][0] == 8
+    assert places[0][0] == 1
+    assert all(number <= own[0] for number, own in enumerate(places[:8], 1))
+    assert 8 <= places[7][0] <= max(places[7]) <= len(ASKING)
     assert max(places[7]) > 8
     assert any(after < before for own in places for before, after in itertools.pairwise(own))
     assert "goes first" in "".join(version.text for one in load.asked for version in load.message(one).versions)

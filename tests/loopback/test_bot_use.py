@@ -62,13 +62,13 @@ async def test_imagine_with_bad_input_is_refused_in_private_and_makes_no_request
     stage: Stage, options: dict[str, Any], words: str
 ) -> None:
     channel = stage.discord.channels["imagine"]
-    rows, messages = stage.jobs(), stage.discord.messages_in(channel)
+    rows, messages = len(stage.jobs()), stage.discord.messages_in(channel)
     values = {"prompt": PROMPT, **options}
     asked = await (await stage.person("ada").slash(channel, "imagine", unchecked=True, **values)).answered()
     assert words in asked.private_text
     assert "Something broke" not in asked.private_text
     assert 10 < len(asked.private_text) < 300
-    assert stage.jobs() == rows
+    assert len(stage.jobs()) == rows
     assert stage.discord.messages_in(channel) == messages
 
 
