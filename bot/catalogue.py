@@ -21,7 +21,8 @@ class ModelSpec:
     """One model of the catalogue.
 
     `source` is a Hub id ("owner/name"), a folder or a `.safetensors` file; relative paths count from the
-    catalogue's folder. Sizes are pixels; `sizes` maps each aspect ("3:2") to (width, height).
+    catalogue's folder. Sizes are pixels; `sizes` maps each aspect ("3:2") to (width, height), and every side is a
+    multiple of `side_multiple`.
     """
 
     id: str
@@ -47,6 +48,7 @@ class ModelSpec:
     variant: str | None = None
     download_bytes: int | None = None
     display_scale: int = 1
+    side_multiple: int = SIZE_MULTIPLE
 
     @property
     def default_size(self) -> tuple[int, int]:
@@ -91,7 +93,7 @@ def parse_catalogue(text: str, *, origin: str, default: str | None = None) -> Ca
     """Read a catalogue file's text.
 
     Each `[models.ID]` table needs `name source family licence`, and may give `description base_px
-    size_multiple sizes min_side max_side max_pixels steps max_steps guidance max_guidance sampler samplers
+    size_multiple sizes side_multiple min_side max_side max_pixels steps max_steps guidance max_guidance sampler samplers
     negative_prompt licence_url gated revision variant download_gb display_scale`.
 
     Raises ConfigError naming `origin`, the model and the key.
@@ -113,7 +115,7 @@ def parse_catalogue(text: str, *, origin: str, default: str | None = None) -> Ca
 
 _KEYS = {
     "name": str, "source": str, "family": str, "licence": str, "description": str, "base_px": int,
-    "size_multiple": int, "sizes": dict, "min_side": int, "max_side": int, "max_pixels": int, "steps": int,
+    "size_multiple": int, "sizes": dict, "side_multiple": int, "min_side": int, "max_side": int, "max_pixels": int, "steps": int,
     "max_steps": int, "guidance": (int, float), "max_guidance": (int, float), "sampler": str, "samplers": list,
     "negative_prompt": bool, "licence_url": str, "gated": bool, "revision": str, "variant": str,
     "download_gb": (int, float), "display_scale": int,
@@ -138,7 +140,8 @@ def _parse_model(model_id: str, table: Any, origin: str) -> ModelSpec:
     samplers = tuple(str(s) for s in entry.get("samplers", [sampler]))
     if sampler not in samplers:
         samplers = (sampler, *samplers)
-    sizes = _sizes(entry, where)
+    side_multiple = _side_multiple(entry, where)
+    sizes = _sizes(entry, side_multiple, where)
     max_side = entry.get("max_side", max(max(size) for size in sizes.values()))
     download = entry.get("download_gb")
     return ModelSpec(
@@ -150,14 +153,24 @@ def _parse_model(model_id: str, table: Any, origin: str) -> ModelSpec:
         negative_prompt=entry.get("negative_prompt", True), licence_url=entry.get("licence_url"),
         gated=entry.get("gated", False), revision=entry.get("revision"), variant=entry.get("variant"),
         download_bytes=None if download is None else int(download * 1e9),
-        display_scale=entry.get("display_scale", 1),
+        display_scale=entry.get("display_scale", 1), side_multiple=side_multiple,
     )  # fmt: skip
 
 
-def _sizes(entry: dict[str, Any], where: str) -> dict[str, tuple[int, int]]:
+def _side_multiple(entry: dict[str, Any], where: str) -> int:
+    multiple = int(entry.get("side_multiple", SIZE_MULTIPLE))
+    if multiple <= 0 or multiple % SIZE_MULTIPLE:
+        raise ConfigError(f"{where}: side_multiple is a positive multiple of {SIZE_MULTIPLE}, got {multiple}.")
+    return multiple
+
+
+def _sizes(entry: dict[str, Any], side_multiple: int, where: str) -> dict[str, tuple[int, int]]:
     named = entry.get("sizes")
     if named is None:
-        return sizes_for(entry.get("base_px", 512), entry.get("size_multiple", 64))
+        multiple = int(entry.get("size_multiple", max(64, side_multiple)))
+        if multiple <= 0 or multiple % side_multiple:
+            raise ConfigError(f"{where}: size_multiple is a positive multiple of {side_multiple}, got {multiple}.")
+        return sizes_for(entry.get("base_px", 512), multiple)
     sizes: dict[str, tuple[int, int]] = {}
     for aspect, pair in named.items():
         if aspect not in ASPECTS:
@@ -165,8 +178,8 @@ def _sizes(entry: dict[str, Any], where: str) -> dict[str, tuple[int, int]]:
         if not (isinstance(pair, list) and len(cast("list[Any]", pair)) == 2):
             raise ConfigError(f"{where}: sizes.{aspect} is [width, height].")
         width, height = cast("list[Any]", pair)
-        if not all(isinstance(side, int) and side > 0 and side % SIZE_MULTIPLE == 0 for side in (width, height)):
-            raise ConfigError(f"{where}: sizes.{aspect} needs multiples of {SIZE_MULTIPLE}, got {pair!r}.")
+        if not all(isinstance(side, int) and side > 0 and side % side_multiple == 0 for side in (width, height)):
+            raise ConfigError(f"{where}: sizes.{aspect} needs multiples of {side_multiple}, got {pair!r}.")
         sizes[aspect] = (width, height)
     if not sizes:
         raise ConfigError(f"{where}: sizes is empty.")

@@ -7,9 +7,10 @@ import math
 import unicodedata
 from collections.abc import Callable, Iterable
 
-from bot.catalogue import ASPECTS, SIZE_MULTIPLE, Catalogue, ModelSpec
+from bot.catalogue import ASPECTS, Catalogue, ModelSpec
 from bot.errors import RequestError
 from bot.generation import GenerationOptions, GenerationRequest
+from bot.prompts.text import plain
 
 MAX_PROMPT_CHARS = 1500
 MAX_NEGATIVE_CHARS = 1000
@@ -41,7 +42,7 @@ def resolve(
     nothing is corrected silently. Pure; any thread.
     """
     prompt = _text(options.prompt, "prompt", MAX_PROMPT_CHARS)
-    if not prompt.strip():
+    if not plain(prompt, 1):  # also where only invisible characters stand
         raise RequestError("The prompt is empty; say what the picture should show.")
     spec = _model(options.model, catalogue)
     negative = _text(options.negative_prompt or "", "negative prompt", MAX_NEGATIVE_CHARS).strip()
@@ -125,7 +126,7 @@ def _size(options: GenerationOptions, spec: ModelSpec) -> tuple[int, int]:
     width = _side(options.width, base[0], "Width", spec)
     height = _side(options.height, base[1], "Height", spec)
     if width * height > spec.max_pixels:
-        side = math.isqrt(spec.max_pixels) // SIZE_MULTIPLE * SIZE_MULTIPLE
+        side = math.isqrt(spec.max_pixels) // spec.side_multiple * spec.side_multiple
         raise RequestError(
             f"{width}×{height} is more than {spec.name} draws at once ({spec.max_pixels:,} pixels, as {side}×{side}); "
             "choose a smaller width or height."
@@ -141,11 +142,12 @@ def _side(value: int | None, default: int, what: str, spec: ModelSpec) -> int:
         raise RequestError(f"{spec.name} draws at most {spec.max_side} px a side; {_shown(side)} is too large.")
     if side < spec.min_side:
         raise RequestError(f"{spec.name} draws at least {spec.min_side} px a side; {_shown(side)} is too small.")
-    if side % SIZE_MULTIPLE:
-        below = side // SIZE_MULTIPLE * SIZE_MULTIPLE
-        near = [n for n in (below, below + SIZE_MULTIPLE) if spec.min_side <= n <= spec.max_side]
+    multiple = spec.side_multiple
+    if side % multiple:
+        below = side // multiple * multiple
+        near = [n for n in (below, below + multiple) if spec.min_side <= n <= spec.max_side]
         nearest = f"the nearest are {near[0]} and {near[1]}" if len(near) == 2 else f"the nearest is {near[0]}"
-        raise RequestError(f"{what} {side} is not a multiple of {SIZE_MULTIPLE}; {nearest}.")
+        raise RequestError(f"{what} {side} is not a multiple of {multiple}; {nearest}.")
     return side
 
 

@@ -14,6 +14,13 @@ def test_parse_catalogue_fills_in_defaults() -> None:
     assert spec.sampler in spec.samplers
 
 
+def test_parse_catalogue_side_multiple_is_8_unless_named() -> None:
+    assert parse_catalogue(ENTRY, origin="m.toml")["tiny"].side_multiple == 8
+    spec = parse_catalogue(ENTRY + "side_multiple = 96\n", origin="m.toml")["tiny"]
+    assert spec.side_multiple == 96
+    assert all(side % 96 == 0 for size in spec.sizes.values() for side in size)
+
+
 def test_sizes_for_keeps_the_area_and_the_multiple() -> None:
     for width, height in sizes_for(1024, 64).values():
         assert width % 64 == height % 64 == 0
@@ -31,6 +38,12 @@ def test_sizes_for_keeps_the_area_and_the_multiple() -> None:
         (ENTRY + 'steps = "many"\n', "steps has the wrong type"),
         (ENTRY + "steps = true\n", "steps has the wrong type"),
         (ENTRY + 'sizes = {"1:1" = [100, 100]}\n', "multiples of 8"),
+        (ENTRY + 'side_multiple = 16\nsizes = {"1:1" = [104, 96]}\n', "multiples of 16"),
+        (ENTRY + "side_multiple = 12\n", "side_multiple is a positive multiple of 8, got 12"),
+        (ENTRY + "side_multiple = 0\n", "side_multiple is a positive multiple of 8, got 0"),
+        (ENTRY + "side_multiple = -16\n", "side_multiple is a positive multiple of 8, got -16"),
+        (ENTRY + "side_multiple = 16\nsize_multiple = 24\n", "size_multiple is a positive multiple of 16, got 24"),
+        (ENTRY + "size_multiple = 0\n", "size_multiple is a positive multiple of 8, got 0"),
         (ENTRY + 'sizes = {"5:1" = [64, 64]}\n', "knows the aspects"),
     ],
 )

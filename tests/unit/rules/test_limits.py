@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -148,3 +149,32 @@ def test_resolve_other_maximum_count_is_honoured() -> None:
     assert resolve(options(count=6), max_count=8).count == 6
     with pytest.raises(RequestError, match="from 1 to 2"):
         resolve(options(count=3), max_count=2)
+
+
+SHIPPED = parse_catalogue((Path(__file__).parents[3] / "models.toml").read_text(encoding="utf-8"), origin="models.toml")
+PATCHED = ("sd35-medium", "flux-schnell", "flux2-klein", "z-image-turbo", "qwen-image")
+
+
+@pytest.mark.parametrize("model", [spec.id for spec in SHIPPED.models])
+def test_resolve_every_size_of_every_shipped_model_passes_as_width_and_height(model: str) -> None:
+    for width, height in SHIPPED[model].sizes.values():
+        request = resolve(options(model=model, width=width, height=height), SHIPPED)
+        assert (request.width, request.height) == (width, height)
+        assert width % SHIPPED[model].side_multiple == height % SHIPPED[model].side_multiple == 0
+
+
+@pytest.mark.parametrize("model", PATCHED)
+def test_resolve_side_that_the_family_cannot_draw_is_refused_naming_16(model: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        resolve(options(model=model, width=1032), SHIPPED)
+    assert str(caught.value) == "Width 1032 is not a multiple of 16; the nearest are 1024 and 1040."
+
+
+def test_resolve_side_of_8_passes_where_the_model_draws_it() -> None:
+    assert {spec.id for spec in SHIPPED.models if spec.side_multiple != 8} == set(PATCHED)
+    assert resolve(options(model="sdxl", width=1032), SHIPPED).width == 1032
+
+
+def test_resolve_too_many_pixels_hint_names_a_size_the_model_draws() -> None:
+    with pytest.raises(RequestError, match="as 1328×1328"):
+        resolve(options(model="qwen-image", width=1664, height=1664), SHIPPED)
