@@ -22,7 +22,8 @@ class ModelSpec:
 
     `source` is a Hub id ("owner/name"), a folder or a `.safetensors` file; relative paths count from the
     catalogue's folder. Sizes are pixels; `sizes` maps each aspect ("3:2") to (width, height), and every side is a
-    multiple of `side_multiple`.
+    multiple of `side_multiple`. `max_sequence_length` is how many tokens of the prompt are read; None leaves that to
+    the pipeline.
     """
 
     id: str
@@ -49,6 +50,7 @@ class ModelSpec:
     download_bytes: int | None = None
     display_scale: int = 1
     side_multiple: int = SIZE_MULTIPLE
+    max_sequence_length: int | None = None
 
     @property
     def default_size(self) -> tuple[int, int]:
@@ -94,7 +96,7 @@ def parse_catalogue(text: str, *, origin: str, default: str | None = None) -> Ca
 
     Each `[models.ID]` table needs `name source family licence`, and may give `description base_px
     size_multiple sizes side_multiple min_side max_side max_pixels steps max_steps guidance max_guidance sampler samplers
-    negative_prompt licence_url gated revision variant download_gb display_scale`.
+    negative_prompt licence_url gated revision variant download_gb display_scale max_sequence_length`.
 
     Raises ConfigError naming `origin`, the model and the key.
     """
@@ -118,7 +120,7 @@ _KEYS = {
     "size_multiple": int, "sizes": dict, "side_multiple": int, "min_side": int, "max_side": int, "max_pixels": int, "steps": int,
     "max_steps": int, "guidance": (int, float), "max_guidance": (int, float), "sampler": str, "samplers": list,
     "negative_prompt": bool, "licence_url": str, "gated": bool, "revision": str, "variant": str,
-    "download_gb": (int, float), "display_scale": int,
+    "download_gb": (int, float), "display_scale": int, "max_sequence_length": int,
 }  # fmt: skip
 
 
@@ -140,6 +142,8 @@ def _parse_model(model_id: str, table: Any, origin: str) -> ModelSpec:
     samplers = tuple(str(s) for s in entry.get("samplers", [sampler]))
     if sampler not in samplers:
         samplers = (sampler, *samplers)
+    if entry.get("max_sequence_length", 1) < 1:
+        raise ConfigError(f"{where}: max_sequence_length is at least 1 token.")
     side_multiple = _side_multiple(entry, where)
     sizes = _sizes(entry, side_multiple, where)
     max_side = entry.get("max_side", max(max(size) for size in sizes.values()))
@@ -154,6 +158,7 @@ def _parse_model(model_id: str, table: Any, origin: str) -> ModelSpec:
         gated=entry.get("gated", False), revision=entry.get("revision"), variant=entry.get("variant"),
         download_bytes=None if download is None else int(download * 1e9),
         display_scale=entry.get("display_scale", 1), side_multiple=side_multiple,
+        max_sequence_length=entry.get("max_sequence_length"),
     )  # fmt: skip
 
 

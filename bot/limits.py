@@ -172,6 +172,8 @@ def _guidance(value: float | None, spec: ModelSpec) -> float:
     if isinstance(value, bool) or not math.isfinite(value):
         raise RequestError(f"Guidance takes a number, not {_shown(value)}.")
     high = min(MAX_GUIDANCE, spec.max_guidance)
+    if high == 0 and value != 0:
+        raise RequestError(f"{spec.name} takes no guidance; leave it out, or choose another model.")
     if not MIN_GUIDANCE <= value <= high:
         raise RequestError(
             f"Guidance goes from {MIN_GUIDANCE:g} to {high:g} with {spec.name}; {_shown(value)} does not fit."

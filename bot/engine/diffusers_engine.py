@@ -251,6 +251,8 @@ def call_options(pipe: Any, spec: ModelSpec, request: GenerationRequest, rows: i
         "num_inference_steps": request.num_inference_steps,
         "output_type": "np",
     }
+    if spec.max_sequence_length is not None:
+        options["max_sequence_length"] = spec.max_sequence_length
     negative = request.negative_prompt if spec.negative_prompt else ""
     embedded = bool(getattr(getattr(getattr(pipe, "transformer", None), "config", None), "guidance_embeds", False))
     if "true_cfg_scale" in takes and not embedded:

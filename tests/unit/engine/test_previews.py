@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from typing import Any
 
 import diffusers
@@ -107,3 +108,10 @@ def test_call_options_fit_the_real_pipeline_of_every_model(catalogue: Catalogue,
     assert ("negative_prompt" in options) == spec.negative_prompt
     assert {"width", "height", "num_inference_steps", "output_type"} <= set(options)
     assert options.get("guidance_scale", options.get("true_cfg_scale")) == spec.guidance
+    assert options.get("max_sequence_length") == (256 if model == "flux-schnell" else None)
+
+
+def test_call_options_max_sequence_length_is_left_out_where_the_pipeline_has_none(catalogue: Catalogue) -> None:
+    spec = replace(catalogue["sd15"], max_sequence_length=77)
+    pipe: Any = object.__new__(getattr(diffusers, PIPELINES["sd15"]))
+    assert "max_sequence_length" not in call_options(pipe, spec, request(model="sd15"), 1)

@@ -44,6 +44,7 @@ def test_sizes_for_keeps_the_area_and_the_multiple() -> None:
         (ENTRY + "side_multiple = -16\n", "side_multiple is a positive multiple of 8, got -16"),
         (ENTRY + "side_multiple = 16\nsize_multiple = 24\n", "size_multiple is a positive multiple of 16, got 24"),
         (ENTRY + "size_multiple = 0\n", "size_multiple is a positive multiple of 8, got 0"),
+        (ENTRY + "max_sequence_length = 0\n", "max_sequence_length is at least 1"),
         (ENTRY + 'sizes = {"5:1" = [64, 64]}\n', "knows the aspects"),
     ],
 )

@@ -178,3 +178,11 @@ def test_resolve_side_of_8_passes_where_the_model_draws_it() -> None:
 def test_resolve_too_many_pixels_hint_names_a_size_the_model_draws() -> None:
     with pytest.raises(RequestError, match="as 1328×1328"):
         resolve(options(model="qwen-image", width=1664, height=1664), SHIPPED)
+
+
+def test_resolve_guidance_of_a_model_without_any_is_refused_but_for_0() -> None:
+    with pytest.raises(RequestError) as caught:
+        resolve(options(model="z-image-turbo", guidance=0.5), SHIPPED)
+    assert str(caught.value) == "Z-Image Turbo takes no guidance; leave it out, or choose another model."
+    assert resolve(options(model="z-image-turbo", guidance=0.0), SHIPPED).guidance_scale == 0.0
+    assert resolve(options(model="z-image-turbo"), SHIPPED).guidance_scale == 0.0
