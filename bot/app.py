@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import secrets
 import signal
 from collections.abc import Awaitable, Callable
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DRAIN_S = 20.0
+GPU_END_S = 5.0
 LOGIN_RETRIES_S = (2.0, 5.0, 15.0, 30.0, 60.0)
 ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
@@ -170,9 +172,14 @@ def run_bot(settings: Settings) -> int:
     with InstanceLock(settings.data_dir):
         machine = start_machine(settings)
         try:
-            return asyncio.run(_serve(machine))
+            code = asyncio.run(_serve(machine))
         finally:
-            machine.gpu.stop(timeout_s=5.0)
+            ended = machine.gpu.stop(timeout_s=GPU_END_S)
+        if not ended:
+            # A step of minutes cannot be interrupted, and a normal exit would tear torch down under it: abort, code 134.
+            logging.shutdown()
+            os._exit(code)
+        return code
 
 
 async def _serve(machine: Machine) -> int:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import aiohttp
 import discord
 from discord import app_commands
 from discord.ext import commands
 
+from bot.errors import ConfigError, EaselError
 from bot.ui.answers import answer_error, guarded
 from bot.ui.buttons import BUTTONS
 from bot.ui.house import House
@@ -18,6 +21,8 @@ from bot.ui.submit import FORM_ID, form_submitted
 log = logging.getLogger(__name__)
 
 EXTENSIONS = ("cogs.imagine", "cogs.queue", "cogs.models", "cogs.history", "cogs.info", "cogs.help")
+
+REGISTER_AGAIN_S = (1.0, 5.0, 15.0)
 
 SCOPES = ("bot", "applications.commands")
 PERMISSIONS = discord.Permissions(
@@ -64,26 +69,42 @@ class EaselClient(commands.Bot):
         """An awaitable function that runs before the commands are registered; the builder sets it."""
 
     async def setup_hook(self) -> None:
-        """Start what stands below, load the cogs, register commands where Discord's differ."""
+        """Start what stands below, load the cogs, register commands where Discord's differ. Raises EaselError."""
         if self.before_commands is not None:
             await self.before_commands()
         self.add_dynamic_items(*BUTTONS)
         for extension in EXTENSIONS:
             await self.load_extension(extension)
-        await self.register_commands()
+        for delay_s in (*REGISTER_AGAIN_S, None):
+            try:
+                await self.register_commands()
+                return
+            except (discord.DiscordServerError, aiohttp.ClientError, OSError) as error:
+                if delay_s is None:
+                    raise EaselError(f"The commands could not be registered: {error}. Try again later.") from error
+                log.warning("the commands could not be registered (%s), again in %g s", error, delay_s)
+                await asyncio.sleep(delay_s)
 
     async def register_commands(self) -> bool:
-        """Overwrite the commands Discord has where they differ from ours; whether that was needed."""
+        """Overwrite the commands Discord has where they differ from ours; whether that was needed.
+
+        Raises ConfigError where `EASEL_SYNC_GUILD` names a server the bot is not in.
+        """
         guild = None if self._sync_guild is None else discord.Object(self._sync_guild)
-        if guild is not None:
-            self.tree.copy_global_to(guild=guild)
         application = self.application_id or 0
+        there: Any
         if guild is None:
-            there: Any = await self.http.get_global_commands(application)
+            there = await self.http.get_global_commands(application)
         else:
-            there = await self.http.get_guild_commands(application, guild.id)
+            self.tree.copy_global_to(guild=guild)
+            try:
+                there = await self.http.get_guild_commands(application, guild.id)
+            except (discord.Forbidden, discord.NotFound):
+                raise ConfigError(
+                    f"EASEL_SYNC_GUILD is {guild.id}, a server the bot is not in; it takes the id of one it is in, or nothing."
+                ) from None
         ours = [command.to_dict(self.tree) for command in self.tree.get_commands(guild=guild)]
-        if same_commands(ours, there):
+        if same_commands(ours, there, everywhere=guild is None):
             log.info("commands are up to date (%d)", len(ours))
             return False
         await self.tree.sync(guild=guild)
@@ -119,11 +140,18 @@ _SERVER_KEYS = {
 _UNORDERED = {"contexts", "integration_types", "channel_types"}
 
 
-def same_commands(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> bool:
-    """Compare command payloads, leaving out what only Discord adds and what says the same as its absence."""
+def same_commands(
+    ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]], *, everywhere: bool = True
+) -> bool:
+    """Compare command payloads, leaving out what only Discord adds and what says the same as its absence.
+
+    One server's commands (`everywhere=False`) have no contexts and integration types at Discord.
+    """
+    left_out = frozenset[str]() if everywhere else frozenset({"contexts", "integration_types"})
 
     def keyed(payloads: Sequence[Mapping[str, Any]]) -> dict[tuple[int, str], Any]:
-        return {(int(p.get("type") or 1), str(p["name"])): _plain(p) for p in payloads}
+        plain = [_plain({k: v for k, v in payload.items() if k not in left_out}) for payload in payloads]
+        return {(int(p.get("type") or 1), str(p["name"])): p for p in plain}
 
     return keyed(ours) == keyed(theirs)
 

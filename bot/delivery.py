@@ -16,8 +16,8 @@ from datetime import datetime
 import discord
 from discord import ui
 
-from bot.errors import EaselError
-from bot.generation import Job, PictureFile, PostedTo
+from bot.errors import EaselError, JobNotFound
+from bot.generation import Job, JobStatus, PictureFile, PostedTo
 from bot.scheduling.events import Cancelled, Drawing, Failed, Fetching, JobEvent, Queued, QueueMoved, Rendered
 from bot.scheduling.patience import Patience
 from bot.scheduling.service import GenerationService
@@ -30,6 +30,9 @@ EDIT_INTERVAL_S = 2.0
 NEAR_THE_FRONT = 5
 """Further back than this, a message is edited the more seldom the further: its place matters less, and there are many."""
 NOTIFY_AFTER_S = 60.0
+END_AGAIN_S = (2.0, 10.0, 60.0, 300.0)
+LATE_EDIT_INTERVAL_S = 60.0
+"""Without its token a message is edited by the bot itself, on a budget that the whole channel shares."""
 
 Last = Rendered | Failed | Cancelled
 
@@ -145,13 +148,24 @@ class Delivery:
             if await self._patience.wait_first(card.ended, self._due_in(card), "the next edit of a message"):
                 break
             await self._show_progress(card)
-        await self._end(card, card.ended.result())
+        for delay_s in (*END_AGAIN_S, None):
+            try:
+                await self._end(card, card.ended.result())
+                return
+            except Exception:
+                # Showing an end is edits and notes that can be repeated; a database that was locked may be free again.
+                if delay_s is None:
+                    raise
+                log.exception("the end of request %s could not be shown, again in %g s", card.job.id, delay_s)
+                await self._patience.sleep(delay_s, "another try to show an end")
 
     def _due_in(self, card: _Card) -> float:
         if card.shown_at is None:
             return 0.0
         further = min(max(1.0, card.position / NEAR_THE_FRONT), 5.0)
         interval_s = self._edit_interval_s * further
+        if not self._messenger.token_lives(card.job):
+            interval_s = max(interval_s, LATE_EDIT_INTERVAL_S)
         return max(0.0, interval_s - (self._clock() - card.shown_at).total_seconds())
 
     async def _show_progress(self, card: _Card) -> None:
@@ -189,7 +203,7 @@ class Delivery:
             case _:
                 place = self._service.place(job.id)
                 card.position = 1 if place is None else place.position
-                return place or "next", cards.waiting(job, place), []
+                return cards.waiting_line(job, place), cards.waiting(job, place), []
 
     async def _end(self, card: _Card, event: Last) -> None:
         job = event.job if event.job.message_id else replace(event.job, message_id=card.job.message_id)
@@ -203,7 +217,14 @@ class Delivery:
 
     async def _tell(self, job: Job, view: ui.LayoutView) -> None:
         """Show an end without pictures; what could not be told is told again by the next start."""
-        if await self._try_update(job, view):
+        told = await self._try_update(job, view)
+        if not told and job.request.private and not self._messenger.token_lives(job):
+            try:
+                await self._messenger.tell_directly(job, view)
+                told = True
+            except (discord.HTTPException, Undeliverable) as error:
+                log.info("the member of request %s could not be told directly: %s", job.id, error)
+        if told:
             await self._service.mark_told(job.id)
 
     async def _try_update(self, job: Job, view: ui.LayoutView) -> bool:
@@ -217,7 +238,8 @@ class Delivery:
     async def _post(self, job: Job) -> None:
         claimed = await self._service.begin_posting(job.id)
         if claimed is None:
-            return  # cancelled or deleted in the last moment; that event shows itself
+            await self._show_cancelled(job)
+            return
         shown = [file for file in job.files if not file.flagged or job.origin.age_restricted]
         if not shown:
             await self._withhold(job)
@@ -229,6 +251,19 @@ class Delivery:
             await self._give_up(job, "The pictures were drawn, but their files are gone from the disk.", PostedTo.KEPT)
             return
         await self._deliver(job, shown, files)
+
+    async def _show_cancelled(self, job: Job) -> None:
+        """Show that a cancel won in the last moment; its event came when the end was settled already."""
+        try:
+            now = await self._service.get(job.id)
+        except JobNotFound:
+            return
+        if now.status is JobStatus.CANCELLED:
+            await self._tell(job, cards.cancelled(job))
+
+    async def erase(self, job: Job) -> None:
+        """Delete the message that shows a result."""
+        await self._messenger.erase(job)
 
     async def _deliver(self, job: Job, shown: list[PictureFile], files: list[Attachment]) -> None:
         spec = self._service.catalogue.get(job.request.model)

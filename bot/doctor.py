@@ -100,20 +100,30 @@ async def _ask_discord(settings: Settings) -> list[Finding]:
                 return [Finding(Verdict.BAD, "token", "Discord refuses it", advice)]
             if status != 200:
                 return [Finding(Verdict.BAD, "Discord", f"answered {status}", "try again in a moment")]
+            _, application = await _get(session, f"{settings.discord_api_url}/applications/@me")
             _, guilds = await _get(session, f"{settings.discord_api_url}/users/@me/guilds")
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         advice = f"check the network and DISCORD_API_URL ({settings.discord_api_url})"
         return [Finding(Verdict.BAD, "Discord", f"cannot be reached ({type(error).__name__})", advice)]
     findings = [
         Finding(Verdict.GOOD, "token", f"it belongs to {me.get('username')}"),
-        Finding(Verdict.GOOD, "intents", "no privileged ones are needed"),
+        Finding(Verdict.GOOD, "intents", f"no privileged ones are asked for ({_intents()})"),
     ]
-    return findings + _permissions(int(me["id"]), guilds if isinstance(guilds, list) else [])
+    return findings + _permissions(int(application["id"]), guilds if isinstance(guilds, list) else [])
 
 
 async def _get(session: aiohttp.ClientSession, url: str) -> tuple[int, Any]:
     async with session.get(url) as response:
         return response.status, await response.json(content_type=None)
+
+
+def _intents() -> str:
+    from bot.client import EaselClient
+
+    asked = EaselClient().intents
+    privileged = [name for name in ("members", "presences", "message_content") if getattr(asked, name)]
+    assert not privileged, "the README promises that none are needed"
+    return ", ".join(name for name, value in asked if value)
 
 
 def _permissions(application_id: int, guilds: list[Any]) -> list[Finding]:

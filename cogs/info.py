@@ -12,6 +12,7 @@ from bot.errors import AttachmentRefused
 from bot.ui.answers import guarded
 from bot.ui.house import House
 from bot.ui.info import picture_info
+from bot.ui.media import Media, media_of
 
 MAX_BYTES = 25 * 1024 * 1024
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -27,22 +28,22 @@ class Info(commands.Cog):
     @app_commands.describe(image="A PNG, JPEG or WebP file, as it was downloaded")
     async def info(self, interaction: discord.Interaction[Any], image: discord.Attachment) -> None:
         """Fetch the file, read it in a separate process, answer privately."""
-        await self.answer(interaction, image)
+        await self.answer(interaction, Media(image.filename, image.url, image.size))
 
-    async def answer(self, interaction: discord.Interaction[Any], image: discord.Attachment) -> None:
+    async def answer(self, interaction: discord.Interaction[Any], image: Media) -> None:
         """Refuse what cannot be a picture at once; read the rest."""
-        if not image.filename.lower().endswith(SUFFIXES):
-            raise AttachmentRefused(f"Attach a PNG, JPEG or WebP picture; this is {image.filename[:60]!r}.")
-        if image.size > MAX_BYTES:
+        if not image.name.lower().endswith(SUFFIXES):
+            raise AttachmentRefused(f"Attach a PNG, JPEG or WebP picture; this is {image.name[:60]!r}.")
+        if (image.size_bytes or 0) > MAX_BYTES:
             raise AttachmentRefused(f"The file is larger than {MAX_BYTES // 1024 // 1024} MiB.")
         await interaction.response.defer(ephemeral=True, thinking=True)
         data = await self.house.fetch(image.url, MAX_BYTES)
         found = await self.house.service.read_info(data)
-        await interaction.followup.send(view=picture_info(image.filename, found), ephemeral=True)
+        await interaction.followup.send(view=picture_info(image.name, found), ephemeral=True)
 
     async def image_info(self, interaction: discord.Interaction[Any], message: discord.Message) -> None:
         """Read the first picture of a message."""
-        pictures = [file for file in message.attachments if file.filename.lower().endswith(SUFFIXES)]
+        pictures = [file for file in media_of(message) if file.name.lower().endswith(SUFFIXES)]
         if not pictures:
             raise AttachmentRefused("This message has no PNG, JPEG or WebP picture attached.")
         await self.answer(interaction, pictures[0])

@@ -71,7 +71,7 @@ class Queue(commands.Cog):
         """Offer the member's own unfinished requests."""
         mine = self._mine(interaction.user.id)
         every = [(f"All {len(mine)} of them", ALL)] if len(mine) > 1 else []
-        return matching(typed, [*every, *((plain(job.request.prompt, 90), job.id) for job in mine)])
+        return matching(typed, [*every, *((plain(job.request.prompt, 90) or job.id, job.id) for job in mine)])
 
     def _mine(self, user_id: int) -> list[Job]:
         overview = self.house.service.overview(user_id)

@@ -113,8 +113,10 @@ class JobStore:
         """
 
         def work(connection: Connection) -> Recovered:
-            for job in load_jobs(connection, _unfinished(JobStatus.QUEUED, JobStatus.RUNNING), None):
+            tokens: dict[str, str | None] = {}
+            for job in load_jobs(connection, _unfinished(JobStatus.QUEUED, JobStatus.RUNNING), now):
                 if job.attempt >= max_attempts:
+                    tokens[job.id] = job.origin.interaction_token  # erased with the end, and needed once to tell it
                     error = given_up.format(attempts=job.attempt)
                     transitions.apply(connection, transitions.FAIL, job.id, error=error, finished_at=now)
                 elif job.status is JobStatus.RUNNING:
@@ -125,7 +127,10 @@ class JobStore:
             return Recovered(
                 waiting=load_jobs(connection, _unfinished(JobStatus.QUEUED), now),
                 rendered=load_jobs(connection, _unfinished(JobStatus.RENDERED, JobStatus.POSTING), now),
-                ended=load_jobs(connection, select(jobs).where(untold).order_by(jobs.c.seq), now),
+                ended=tuple(
+                    replace(job, origin=replace(job.origin, interaction_token=tokens.get(job.id)))
+                    for job in load_jobs(connection, select(jobs).where(untold).order_by(jobs.c.seq), now)
+                ),
             )
 
         return await self._database.run(work)

@@ -6,7 +6,9 @@ what a DynamicItem raises.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 import re
 from dataclasses import replace
 from typing import Any, ClassVar, Self
@@ -14,12 +16,17 @@ from typing import Any, ClassVar, Self
 import discord
 from discord import ui
 
-from bot.errors import JobNotFound, NotPermitted
+from bot.errors import JobNotFound, NotPermitted, StorageError
 from bot.generation import Actor, GenerationOptions, GenerationRequest, Job
 from bot.ui.answers import guarded, whisper
 from bot.ui.forms import edit_form
 from bot.ui.house import House, actor_of, house_of, may_draw, origin_of
 from bot.ui.info import job_info
+
+log = logging.getLogger(__name__)
+
+READ_TIMEOUT_S = 2.0
+"""A press must be answered within 3 s, whatever the database does."""
 
 JOB = r"(?P<job>[0-9a-z]{4,32})"
 
@@ -66,9 +73,11 @@ class CancelButton(JobButton, template=rf"easel:v1:cancel:{JOB}"):
     label = "Cancel"
 
     async def press(self, interaction: discord.Interaction[Any], house: House) -> None:
-        """Cancel; the card itself then says so."""
+        """Cancel; the card itself then says so, and where this is not the card, an answer does."""
         await interaction.response.defer()
-        await house.service.cancel(self.job_id, actor_of(interaction))
+        job = await house.service.cancel(self.job_id, actor_of(interaction))
+        if interaction.message is not None and interaction.message.id != job.message_id:
+            await whisper(interaction, "Cancelled.")
 
 
 class AgainButton(JobButton, template=rf"easel:v1:again:{JOB}"):
@@ -123,23 +132,35 @@ class DeleteButton(JobButton, template=rf"easel:v1:delete:{JOB}"):
         """Check the rights, then erase: first what others see, then what we keep."""
         actor = actor_of(interaction)
         await interaction.response.defer()
-        await self._check(house, actor)
+        job = await self._check(house, actor)
         house.delivery.forget(self.job_id)
-        with contextlib.suppress(discord.NotFound):  # somebody was faster; the rows and files still go
+        try:
             await interaction.delete_original_response()
+        except discord.NotFound:
+            log.debug("the message of request %s was deleted already", self.job_id)
+        except discord.HTTPException as error:
+            log.warning("the message of request %s stays: %s", self.job_id, error)
+            await whisper(
+                interaction, "Discord would not delete the message; delete it by hand. The pictures are gone."
+            )
+        if job is None:
+            return
+        if interaction.message is None or interaction.message.id != job.message_id:
+            await house.delivery.erase(job)  # pressed on a copy, as `/history` shows them
         with contextlib.suppress(JobNotFound):
             await house.service.delete(self.job_id, actor)
 
-    async def _check(self, house: House, actor: Actor) -> None:
+    async def _check(self, house: House, actor: Actor) -> Job | None:
         try:
             job = await house.service.get(self.job_id)
         except JobNotFound:
             # Kept no longer, so nobody knows whose it was: then only moderators may take the message away.
             if actor.moderates_guild_id is not None:
-                return
+                return None
             raise
         if not actor.may_end(job):
             raise NotPermitted("Only the member who asked for this, or a moderator, can delete it.")
+        return job
 
 
 BUTTONS: tuple[type[JobButton], ...] = (CancelButton, AgainButton, EditButton, InfoButton, DeleteButton)
@@ -151,11 +172,9 @@ async def visible_job(interaction: discord.Interaction[Any], house: House, job_i
     Raises JobNotFound in words that fit an old button.
     """
     try:
-        job = await house.service.get(job_id)
-    except JobNotFound:
-        raise JobNotFound(
-            "This request is no longer kept: it was deleted, or it is older than this server keeps them."
-        ) from None
+        job = await asyncio.wait_for(house.service.get(job_id), READ_TIMEOUT_S)
+    except TimeoutError:
+        raise StorageError("The bot's database is slow just now; press again in a moment.") from None
     if job.request.private and job.origin.user_id != interaction.user.id:
         raise NotPermitted("This request is private to the member who made it.")
     return job
@@ -199,7 +218,8 @@ async def draw(interaction: discord.Interaction[Any], house: House, request: Gen
         await house.service.submit(request, origin)
     except Exception:
         if not request.private:
-            await interaction.delete_original_response()
+            with contextlib.suppress(discord.HTTPException):  # the refusal matters more than the placeholder
+                await interaction.delete_original_response()
         raise
 
 

@@ -53,17 +53,20 @@ def _card(colour: int, *items: ui.Item[Any]) -> ui.LayoutView:
     return sealed(ui.Container(*items, accent_colour=colour))
 
 
+def waiting_line(job: Job, place: Place | None) -> str:
+    """Write a committed request's place in line."""
+    if place is None:
+        return "**Next** · starting"
+    parts = [f"**{words.ordinal(place.position)} in line**"]
+    parts.append("time not measured yet" if place.eta_s is None else f"about {words.duration(place.eta_s)}")
+    if place.next_user_id is not None and place.next_user_id != job.origin.user_id:
+        parts.append(f"<@{place.next_user_id}> goes first")
+    return " · ".join(parts)
+
+
 def waiting(job: Job, place: Place | None) -> ui.LayoutView:
     """Show a committed request's place in line."""
-    if place is None:
-        line = "**Next** · starting"
-    else:
-        parts = [f"**{words.ordinal(place.position)} in line**"]
-        parts.append("time not measured yet" if place.eta_s is None else f"about {words.duration(place.eta_s)}")
-        if place.next_user_id is not None and place.next_user_id != job.origin.user_id:
-            parts.append(f"<@{place.next_user_id}> goes first")
-        line = " · ".join(parts)
-    return _card(GREY, ui.TextDisplay(f"{title(job)}\n{line}"), _row(CancelButton(job.id)))
+    return _card(GREY, ui.TextDisplay(f"{title(job)}\n{waiting_line(job, place)}"), _row(CancelButton(job.id)))
 
 
 def fetching(job: Job, model_name: str, progress: FetchProgress, *, loading: bool) -> ui.LayoutView:

@@ -20,6 +20,7 @@ from discord import ui
 
 from bot.generation import Job, PostedTo
 from bot.scheduling.patience import Patience
+from bot.ui.media import shows_job
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ class Messenger:
         Progress (`final=False`) is tried once. Raises discord.HTTPException or Undeliverable where it cannot be.
         """
         tries = RETRY_DELAYS_S if final else ()
-        if self._token_lives(job):
+        if self.token_lives(job):
             try:
                 return (await self._retried(lambda: self._edit_by_token(job, view, files), tries)).id
             except discord.HTTPException as error:
@@ -113,6 +114,22 @@ class Messenger:
         except discord.HTTPException as error:
             raise Undeliverable("The pictures could be shown neither here nor in a direct message.") from error
 
+    async def tell_directly(self, job: Job, view: ui.LayoutView) -> None:
+        """Tell a member in a direct message how a private request ended, where its own message is out of reach."""
+        await self._send_direct(job, view, [])
+
+    async def erase(self, job: Job) -> None:
+        """Delete the message that shows a result, wherever it was posted; nothing where that is out of reach."""
+        if job.message_id is None or (job.request.private and job.posted_to is not PostedTo.DIRECT_MESSAGE):
+            return  # what only one member sees went with the button they pressed
+        channel: Any = self._channel(job)
+        try:
+            if job.posted_to is PostedTo.DIRECT_MESSAGE:
+                channel = await self._client.create_dm(discord.Object(job.origin.user_id))
+            await channel.get_partial_message(job.message_id).delete()
+        except discord.HTTPException as error:
+            log.info("the message of request %s could not be deleted: %s", job.id, error)
+
     async def notify(self, job: Job, message_id: int | None) -> None:
         """Mention the member after a long wait, since edits do not notify. A courtesy: failures are logged."""
         text = f"<@{job.origin.user_id}> your pictures are ready."
@@ -120,14 +137,15 @@ class Messenger:
             text += f" https://discord.com/channels/{job.origin.guild_id or '@me'}/{job.origin.channel_id}/{message_id}"
         mention = discord.AllowedMentions(users=[discord.Object(job.origin.user_id)])
         try:
-            if self._token_lives(job):
+            if self.token_lives(job):
                 await self._webhook(job).send(text, ephemeral=job.request.private, allowed_mentions=mention)
             elif not job.request.private:
                 await self._channel(job).send(text, allowed_mentions=mention)
         except (discord.HTTPException, aiohttp.ClientError, TimeoutError) as error:
             log.info("request %s: the member could not be notified (%s)", job.id, error)
 
-    def _token_lives(self, job: Job) -> bool:
+    def token_lives(self, job: Job) -> bool:
+        """Whether the message can still be edited with its interaction's token."""
         return job.origin.interaction_token is not None and self._clock() < job.origin.expires_at
 
     @staticmethod
@@ -179,7 +197,7 @@ class Messenger:
         try:
             async for message in channel.history(limit=LOOK_BACK_MESSAGES):
                 own = self._client.user is not None and message.author.id == self._client.user.id
-                if own and any(f"-{job.id}-" in file.filename for file in message.attachments):
+                if own and shows_job(message, job.id):
                     return message.id
         except discord.Forbidden:
             return None  # no right to read back; the nonce still holds for some minutes

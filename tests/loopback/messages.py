@@ -123,7 +123,9 @@ class Message:
             "author": self.author.payload(), "content": self.content, "embeds": self.embeds,
             "timestamp": iso(self.created_at), "edited_timestamp": iso(self.edited_at) if self.edited_at else None,
             "tts": False, "mention_everyone": False, "mentions": [], "mention_roles": [], "pinned": False,
-            "attachments": [file.payload() for file in self.attachments], "flags": self.flags,
+            # Discord lists no attachments that a component names (discord-api-docs #8279).
+            "attachments": [] if self.flags & COMPONENTS_V2 else [file.payload() for file in self.attachments],
+            "flags": self.flags,
             "components": [self._resolved(component) for component in self.components],
             "application_id": str(self.application_id), "webhook_id": str(self.application_id),
         }  # fmt: skip

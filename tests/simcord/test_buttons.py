@@ -90,6 +90,29 @@ async def test_delete_erases_message_files_and_rows(world: World, who: str) -> N
     assert message.id not in [standing.id for standing in world.channel.history()]
 
 
+async def test_delete_on_a_copy_from_the_history_takes_the_message_too(world: World) -> None:
+    message = await draw(world)
+    job = await world.easel.service.get(job_id_of(message))
+    page = await world.ada.slash(world.channel, "history")
+    listed = page.followups[-1] if page.followups else page.response
+    shown = await world.ada.select(listed.message, [job.id], custom_id="easel:v1:show")
+    copy = shown.followups[-1] if shown.followups else shown.response
+    await world.ada.click(copy.message, label="Delete")
+    assert message.id not in [standing.id for standing in world.channel.history()]
+    assert not list(world.data_dir.rglob(f"*{job.id}*"))
+
+
+async def test_cancel_in_the_list_of_queue_answers(world: World) -> None:
+    await world.bob.slash(world.channel, "imagine", prompt=BEACH, steps=100)
+    waiting = await world.ada.slash(world.channel, "imagine", prompt=BEACH, steps=1)
+    listed = await world.ada.slash(world.channel, "queue")
+    answer = await world.ada.click(listed.response.message, label="Cancel")
+    assert answer.followups[-1].content == "Cancelled."
+    await world.until(lambda: "cancelled" in texts(waiting.response.components)[0], "the cancellation")
+    await world.bob.slash(world.channel, "cancel")
+    await world.until(lambda: not world.easel.service.overview(world.bob.id).running, "the end of the drawing")
+
+
 async def test_cancel_while_waiting_takes_the_request_out_of_the_line(world: World) -> None:
     first = await world.ada.slash(world.channel, "imagine", prompt=BEACH, steps=100)
     second = await world.bob.slash(world.channel, "imagine", prompt="a green circle on a red background", steps=2)

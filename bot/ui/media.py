@@ -1,0 +1,50 @@
+"""What a message shows: Discord lists no attachments for files that components name, so the components are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import discord
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """A file of a message; `size_bytes` is None where only a component names it."""
+
+    name: str
+    url: str
+    size_bytes: int | None = None
+
+
+def walk(components: Iterable[Any]) -> Iterator[Any]:
+    """Go through components and all inside them."""
+    for component in components:
+        yield component
+        yield from walk(getattr(component, "children", ()))
+        accessory = getattr(component, "accessory", None)
+        if accessory is not None:
+            yield from walk([accessory])
+
+
+def media_of(message: discord.Message) -> list[Media]:
+    """List a message's files, attached or named by a component, each once."""
+    found = {file.url: Media(file.filename, file.url, file.size) for file in message.attachments}
+    for component in walk(message.components):
+        items = getattr(component, "items", None) or [component]
+        for media in (getattr(item, "media", None) for item in items):
+            if media is not None and media.url not in found:
+                name = unquote(PurePosixPath(urlsplit(media.url).path).name)
+                found[media.url] = Media(name, media.url)
+    return list(found.values())
+
+
+def shows_job(message: discord.Message, job_id: str) -> bool:
+    """Whether a message shows a request's result: its pictures, or a button of it."""
+    if any(f"-{job_id}-" in media.name for media in media_of(message)):
+        return True
+    ids = (getattr(component, "custom_id", None) or "" for component in walk(message.components))
+    return any(custom_id == f"easel:v1:delete:{job_id}" for custom_id in ids)
