@@ -8,7 +8,7 @@ import platform
 import shutil
 import sys
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,18 +17,27 @@ from bot.errors import GenerationError
 if TYPE_CHECKING:
     import torch
 
+log = logging.getLogger(__name__)
+
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+_BF16_FAMILIES = frozenset({"sd3", "flux", "flux2", "z-image", "qwen-image"})
+"""Families published in bf16, whose numbers overflow in fp16."""
 _NAMES = {"cuda": "an NVIDIA or AMD GPU", "mps": "an Apple GPU"}
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device that is there: `torch_device` as torch writes it, `dtype` one of fp32, fp16, bf16; memory in bytes."""
+    """A device that is there: `torch_device` as torch writes it, `dtype` one of fp32, fp16, bf16; memory in bytes.
+
+    `dtype_asked` says that the operator named the dtype, `computes_bf16` that bf16 works, be it slowly.
+    """
 
     torch_device: str
     name: str
     dtype: str
     memory_bytes: int | None
+    dtype_asked: bool = False
+    computes_bf16: bool = True
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -41,6 +50,22 @@ class Device:
     def is_gpu(self) -> bool:
         """Whether this is anything but the processor."""
         return self.torch_device != "cpu"
+
+    def suited_to(self, family: str) -> Device:
+        """Give this device with the dtype for a model of `family`."""
+        dtype = dtype_for(family, self.dtype, asked=self.dtype_asked, computes_bf16=self.computes_bf16)
+        return replace(self, dtype=dtype)
+
+
+def dtype_for(family: str, dtype: str, *, asked: bool, computes_bf16: bool) -> str:
+    """Choose the dtype for a model of `family` on a device whose own is `dtype`. Pure.
+
+    Where the device would take fp16 and the family overflows in it, that is bf16 if the device computes it, else
+    fp32. What the operator `asked` for stays.
+    """
+    if asked or dtype != "fp16" or family not in _BF16_FAMILIES:
+        return dtype
+    return "bf16" if computes_bf16 else "fp32"
 
 
 def gpu_present(setting: str) -> bool:
@@ -58,7 +83,7 @@ def choose_device(device: str, dtype: str) -> Device:
     """Choose what draws. Imports torch; GPU thread.
 
     `device` is auto, cuda, mps or cpu, `dtype` auto, fp32, fp16 or bf16. On a processor auto is fp32, on CUDA bf16
-    where the hardware has it, else fp16, on Apple's GPU fp16.
+    where the hardware has it, else fp16, on Apple's GPU fp16; `Device.suited_to` has the exceptions.
     Raises GenerationError where the device asked for is missing.
     """
     import torch
@@ -70,13 +95,28 @@ def choose_device(device: str, dtype: str) -> Device:
             f"EASEL_DEVICE is {chosen}, but torch finds no {_NAMES[chosen].split(' ', 1)[1]} here; "
             "install its driver and a torch built for it, or set EASEL_DEVICE=auto."
         )
+    asked = dtype != "auto"
     if chosen == "cuda":
         cuda: Any = torch.cuda
         properties = cuda.get_device_properties(0)
         own = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-        return Device("cuda:0", properties.name, own if dtype == "auto" else dtype, properties.total_memory)
-    own = "fp16" if chosen == "mps" else "fp32"
-    return Device(chosen, _processor_name(), own if dtype == "auto" else dtype, _main_memory_bytes())
+        bf16 = own == "bf16" or computes_bf16("cuda:0")
+        return Device("cuda:0", properties.name, dtype if asked else own, properties.total_memory, asked, bf16)
+    own, bf16 = ("fp16", computes_bf16("mps")) if chosen == "mps" else ("fp32", True)
+    return Device(chosen, _processor_name(), dtype if asked else own, _main_memory_bytes(), asked, bf16)
+
+
+def computes_bf16(torch_device: str) -> bool:
+    """Try what models are made of in bf16, which older GPUs emulate or refuse. GPU thread."""
+    import torch
+
+    try:
+        values = torch.ones((1, 8, 8, 8), dtype=torch.bfloat16, device=torch_device)
+        convolved = torch.nn.functional.conv2d(values, values)
+        return bool(torch.isfinite(values @ values).all() and torch.isfinite(convolved).all())
+    except (RuntimeError, TypeError) as error:
+        log.info("%s does not compute bf16: %s", torch_device, error)
+        return False
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -33,6 +33,7 @@ class _Loaded:
     pipe: Any
     scheduler: Any
     previewer: Previewer
+    dtype: str
 
 
 @dataclass(slots=True)
@@ -126,9 +127,7 @@ class DiffusersEngine:
             waiting[:0] = [batch[:middle], batch[middle:]]
             progress.batches += 1
         total_s = time.perf_counter() - started
-        return GenerationResult(
-            tuple(pictures), progress.denoise_s, total_s, self._device.torch_device, self._device.dtype
-        )
+        return GenerationResult(tuple(pictures), progress.denoise_s, total_s, self._device.torch_device, loaded.dtype)
 
     def close(self) -> None:
         """Free the device."""
@@ -151,10 +150,11 @@ class DiffusersEngine:
         size = files_bytes(weights)
         listener.on_load(FetchProgress(model_id, 0, size))
         started = time.perf_counter()
-        pipe = load_pipeline(spec, weights, settings, self._device)
+        device = self._device.suited_to(spec.family)
+        pipe = load_pipeline(spec, weights, settings, device)
         listener.on_load(FetchProgress(model_id, size, size))
-        log.info("loaded %s in %.1f s", model_id, time.perf_counter() - started)
-        self._loaded = _Loaded(spec, pipe, pipe.scheduler, Previewer(pipe))
+        log.info("loaded %s (%s) in %.1f s", model_id, device.dtype, time.perf_counter() - started)
+        self._loaded = _Loaded(spec, pipe, pipe.scheduler, Previewer(pipe), device.dtype)
         return self._loaded
 
     def _draw(

@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
 from bot.catalogue import Catalogue
 from bot.config import read_settings
-from bot.engine.devices import choose_device, gpu_present, is_out_of_memory
+from bot.engine.devices import Device, choose_device, computes_bf16, dtype_for, gpu_present, is_out_of_memory
 from bot.engine.models import default_model, load_catalogue
 from bot.engine.samplers import SAMPLERS, build_scheduler, sampler_names
 from bot.errors import ConfigError, RequestError
@@ -81,6 +81,42 @@ def test_choose_device_cuda_is_bf16_where_the_hardware_has_it() -> None:
     device = choose_device("auto", "auto")
     assert device.torch_device == "cuda:0"
     assert device.dtype == ("bf16" if torch.cuda.get_device_capability(0)[0] >= 8 else "fp16")
+
+
+@pytest.mark.parametrize("family", ["sd3", "flux", "flux2", "z-image", "qwen-image"])
+def test_dtype_for_family_that_overflows_in_fp16_is_bf16_else_fp32(family: str) -> None:
+    assert dtype_for(family, "fp16", asked=False, computes_bf16=True) == "bf16"
+    assert dtype_for(family, "fp16", asked=False, computes_bf16=False) == "fp32"
+    assert dtype_for(family, "fp16", asked=True, computes_bf16=True) == "fp16"
+    assert dtype_for(family, "bf16", asked=False, computes_bf16=True) == "bf16"
+    assert dtype_for(family, "fp32", asked=False, computes_bf16=True) == "fp32"
+
+
+@pytest.mark.parametrize("family", ["sd15", "sd21", "sdxl"])
+@pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16"])
+def test_dtype_for_other_families_is_the_devices_own(family: str, dtype: str) -> None:
+    assert dtype_for(family, dtype, asked=False, computes_bf16=False) == dtype
+
+
+def test_suited_to_changes_nothing_but_the_dtype() -> None:
+    turing = Device("cuda:0", "T4", "fp16", 16, dtype_asked=False, computes_bf16=False)
+    assert turing.suited_to("flux") == replace(turing, dtype="fp32")
+    assert turing.suited_to("sdxl") == turing
+
+
+def test_choose_device_notes_whether_the_dtype_was_asked_for() -> None:
+    assert not choose_device("cpu", "auto").dtype_asked
+    assert choose_device("cpu", "fp16").suited_to("flux").dtype == "fp16"
+
+
+def test_computes_bf16_device_without_it_is_told_from_one_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert computes_bf16("cpu")
+
+    def refuse(*args: object) -> None:
+        raise RuntimeError("GET was unable to find an engine to execute this computation")
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", refuse)
+    assert not computes_bf16("cpu")
 
 
 @pytest.mark.parametrize(

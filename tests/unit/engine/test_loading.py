@@ -3,12 +3,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from diffusers import AutoencoderKL
 
 from bot.catalogue import parse_catalogue
+from bot.engine.devices import Device
 from bot.engine.diffusers_engine import DiffusersEngine
 from bot.engine.previews import fit_map
 from bot.engine.weights import ModelFiles
@@ -92,6 +94,16 @@ def test_generate_safety_checker_of_the_model_is_left_out(tmp_path: Path) -> Non
     (folder / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
     own, _ = engine_for(tmp_path, "own/model")
     assert own.generate(request(model="mine", num_inference_steps=1), Notes()).pictures
+
+
+def test_generate_family_that_overflows_in_fp16_is_loaded_in_another_dtype(tmp_path: Path) -> None:
+    (tmp_path / "mine").symlink_to(POCKET)
+    own, _ = engine_for(tmp_path, "mine", "flux")
+    own._device = Device("cpu", "an old card", "fp16", None, dtype_asked=False, computes_bf16=False)
+    result = own.generate(request(model="mine", num_inference_steps=1), Notes())
+    loaded: Any = own._loaded
+    assert result.dtype == "fp32"
+    assert {part.dtype for part in (loaded.pipe.unet, loaded.pipe.vae, loaded.pipe.text_encoder)} == {torch.float32}
 
 
 def test_fit_map_shows_the_colours_of_what_the_vae_encoded() -> None:
