@@ -17,7 +17,7 @@ from typing import Any
 from bot.catalogue import Catalogue, ModelSpec
 from bot.engine.base import EngineInfo, Listener
 from bot.engine.devices import Device, choose_device, free_memory, is_out_of_memory, quiet_libraries
-from bot.engine.loading import files_bytes, load_pipeline
+from bot.engine.loading import files_bytes, load_pipeline, place_pipeline
 from bot.engine.previews import Previewer, PreviewTap
 from bot.engine.samplers import build_scheduler
 from bot.engine.weights import ModelFiles
@@ -152,9 +152,12 @@ class DiffusersEngine:
         started = time.perf_counter()
         device = self._device.suited_to(spec.family)
         pipe = load_pipeline(spec, weights, settings, device)
+        # Before it is placed: where parts take turns on the GPU, calling the VAE would move the denoiser away.
+        previewer = Previewer(pipe)
+        place_pipeline(pipe, spec, device)
         listener.on_load(FetchProgress(model_id, size, size))
         log.info("loaded %s (%s) in %.1f s", model_id, device.dtype, time.perf_counter() - started)
-        self._loaded = _Loaded(spec, pipe, pipe.scheduler, Previewer(pipe), device.dtype)
+        self._loaded = _Loaded(spec, pipe, pipe.scheduler, previewer, device.dtype)
         return self._loaded
 
     def _draw(

@@ -25,11 +25,10 @@ _ROOM = 0.85
 
 
 def load_pipeline(spec: ModelSpec, weights: Path, settings: Path | None, device: Device) -> Any:
-    """Load a diffusers pipeline and put it on the device.
+    """Load a diffusers pipeline into main memory, in the device's dtype; `place_pipeline` puts it on the device.
 
     `weights` is a diffusers folder or a `.safetensors` file; `settings` is the folder with a single file's
-    configuration. Where the weights do not fit, parts move to the GPU only while they work.
-    Raises ModelError naming the model, or OutOfMemory.
+    configuration. Raises ModelError naming the model, or OutOfMemory.
     """
     try:
         pipe = _read(spec, weights, settings, device)
@@ -48,8 +47,33 @@ def load_pipeline(spec: ModelSpec, weights: Path, settings: Path | None, device:
     if not hasattr(pipe, "scheduler") or "prompt" not in _parameters(pipe):
         raise ModelError(f"{spec.name}: a {type(pipe).__name__} does not draw pictures from a prompt.")
     pipe.set_progress_bar_config(disable=True)
-    _place(pipe, spec, device)
     return pipe
+
+
+def place_pipeline(pipe: Any, spec: ModelSpec, device: Device) -> None:
+    """Put a loaded pipeline on the device; where it does not fit whole, parts are there only while they work.
+
+    Raises OutOfMemory.
+    """
+    if not device.is_gpu:
+        return
+    # One picture at a time is decoded: the VAE's peak is what overflows a card, and it gains nothing from batches.
+    if hasattr(getattr(pipe, "vae", None), "enable_slicing"):
+        pipe.vae.enable_slicing()
+    whole = device.memory_bytes is None or _weight_bytes(pipe) <= _ROOM * device.memory_bytes
+    try:
+        if whole:
+            pipe.to(device.torch_device)
+            return
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    if not device.torch_device.startswith("cuda"):
+        raise OutOfMemory(f"{spec.name} does not fit into this machine's memory; choose a smaller model.")
+    log.info("%s does not fit onto %s whole; its parts take turns there", spec.id, device.name)
+    pipe.to("cpu")
+    free_memory()
+    pipe.enable_model_cpu_offload(device=device.torch_device)
 
 
 def files_bytes(path: Path) -> int:
@@ -78,28 +102,6 @@ def _read(spec: ModelSpec, weights: Path, settings: Path | None, device: Device)
     if spec.family in ("sd15", "sd21"):
         options["safety_checker"] = None
     return getattr(diffusers, name).from_single_file(str(weights), config=str(settings), **options)
-
-
-def _place(pipe: Any, spec: ModelSpec, device: Device) -> None:
-    if not device.is_gpu:
-        return
-    # One picture at a time is decoded: the VAE's peak is what overflows a card, and it gains nothing from batches.
-    if hasattr(getattr(pipe, "vae", None), "enable_slicing"):
-        pipe.vae.enable_slicing()
-    whole = device.memory_bytes is None or _weight_bytes(pipe) <= _ROOM * device.memory_bytes
-    try:
-        if whole:
-            pipe.to(device.torch_device)
-            return
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-    if not device.torch_device.startswith("cuda"):
-        raise OutOfMemory(f"{spec.name} does not fit into this machine's memory; choose a smaller model.")
-    log.info("%s does not fit onto %s whole; its parts take turns there", spec.id, device.name)
-    pipe.to("cpu")
-    free_memory()
-    pipe.enable_model_cpu_offload(device=device.torch_device)
 
 
 def _weight_bytes(pipe: Any) -> int:

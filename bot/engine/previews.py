@@ -6,6 +6,7 @@ preview shows a blurred picture becoming sharp instead of noise becoming a pictu
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 from typing import TYPE_CHECKING, Any
@@ -57,8 +58,8 @@ class PreviewTap:
 class Previewer:
     """Turns latents of one loaded pipeline into small pictures.
 
-    A tiny VAE decodes them. For the others a linear map from latents to RGB is fitted once, by least squares, to
-    colour fields that the pipeline's own VAE has encoded. Models whose latents are neither 4-D nor packed as FLUX
+    A tiny VAE decodes them. For the others a linear map from latents to RGB is fitted here, once, by least squares, to
+    colour fields that the pipeline's own VAE has encoded; make it while the pipeline is in main memory. Models whose latents are neither 4-D nor packed as FLUX
     packs them have no previews.
     """
 
@@ -67,6 +68,12 @@ class Previewer:
         self._map: torch.Tensor | None = None
         self._able = _can_preview(pipe)
         self._tiny = self._able and sum(p.numel() for p in pipe.vae.parameters()) <= TINY_VAE_PARAMETERS
+        if self._able and not self._tiny:
+            try:
+                self._map = fit_map(pipe.vae)
+            except Exception:
+                log.warning("this model has no previews, its VAE could not be looked into", exc_info=True)
+                self._able = False
 
     def draw(self, latents: torch.Tensor, seed: int, width: int, height: int) -> RawPicture | None:
         """Picture the first of `latents`; None where this model has no previews.
@@ -98,8 +105,7 @@ class Previewer:
         if self._tiny:
             pixels = pipe.vae.decode(_unscaled(latents.to(pipe.vae.dtype), pipe.vae)).sample[0].permute(1, 2, 0)
         else:
-            if self._map is None:
-                self._map = fit_map(pipe.vae)
+            assert self._map is not None
             flat = latents[0].float().permute(1, 2, 0)
             pixels = torch.cat([flat, torch.ones_like(flat[..., :1])], dim=-1) @ self._map.to(flat.device)
         if not torch.isfinite(pixels).all():
@@ -111,7 +117,8 @@ class Previewer:
 def fit_map(vae: Any) -> torch.Tensor:
     """Fit RGB in [-1, 1] to latents: (channels + 1, 3), the last row being the constant.
 
-    Smooth random colour fields (2 of 256 × 256) are encoded and compared with themselves at the latents' size.
+    Smooth random colour fields (2 of 256 × 256) are encoded and compared with themselves at the latents' size. That
+    is done on the processor in fp32, because some VAEs overflow in fp16; another VAE is copied, not moved.
     """
     import torch
 
@@ -119,7 +126,11 @@ def fit_map(vae: Any) -> torch.Tensor:
     fields = torch.rand((2, 3, 8, 8), generator=generator) * 2 - 1
     pictures = torch.nn.functional.interpolate(fields, size=(256, 256), mode="bicubic").clamp(-1, 1)
     parameter = next(vae.parameters())
-    encoded = vae.encode(pictures.to(parameter.device, parameter.dtype)).latent_dist.mode()
+    encoder = vae
+    if parameter.device.type != "cpu" or parameter.dtype != torch.float32:
+        encoder = copy.deepcopy(vae).to("cpu", torch.float32)
+    with torch.no_grad():
+        encoded = encoder.encode(pictures).latent_dist.mode()
     latents = ((encoded - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor).float().cpu()
     small = torch.nn.functional.interpolate(pictures, size=latents.shape[-2:], mode="area")
     rows = latents.permute(0, 2, 3, 1).reshape(-1, latents.shape[1])

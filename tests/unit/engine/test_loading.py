@@ -10,6 +10,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from bot.catalogue import parse_catalogue
+from bot.engine import diffusers_engine, previews
 from bot.engine.devices import Device
 from bot.engine.diffusers_engine import DiffusersEngine
 from bot.engine.previews import fit_map
@@ -117,3 +118,54 @@ def test_fit_map_shows_the_colours_of_what_the_vae_encoded() -> None:
             flat = latents[0].permute(1, 2, 0)
             shown = torch.cat([flat, torch.ones_like(flat[..., :1])], dim=-1) @ fitted
             assert (shown.mean(dim=(0, 1)) - torch.tensor(colour)).abs().max() < 0.35
+
+
+def test_fit_map_half_precision_vae_is_left_as_it_is_and_gives_the_same() -> None:
+    vae: Any = AutoencoderKL.from_pretrained(POCKET, subfolder="vae", use_safetensors=True, dtype=torch.float32)
+    whole = fit_map(vae)
+    half = fit_map(vae.to(torch.float16))
+    assert vae.dtype == torch.float16
+    assert (half.dtype, half.device.type) == (torch.float32, "cpu")
+    # Rounding the weights to fp16 is all that differs.
+    assert (half - whole).abs().max() < 0.02
+
+
+def test_generate_larger_vae_is_looked_into_before_it_is_placed_and_not_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").symlink_to(POCKET)
+    own, _ = engine_for(tmp_path, "mine")
+    order: list[str] = []
+    encode: Any = AutoencoderKL.encode
+
+    def note_encode(*args: Any, **kwargs: Any) -> Any:
+        order.append("encode")
+        return encode(*args, **kwargs)
+
+    def note_place(*args: Any) -> None:
+        order.append("place")
+
+    monkeypatch.setattr(previews, "TINY_VAE_PARAMETERS", 0)
+    monkeypatch.setattr(AutoencoderKL, "encode", note_encode)
+    monkeypatch.setattr(diffusers_engine, "place_pipeline", note_place)
+    notes = Notes(every=1)
+    own.generate(request(model="mine"), notes)
+    assert order == ["encode", "place"]
+    assert any(progress.preview is not None for progress in notes.progress)
+
+
+def test_previewer_vae_that_cannot_be_fitted_has_no_previews_and_the_picture_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").symlink_to(POCKET)
+    own, _ = engine_for(tmp_path, "mine")
+
+    def fail(*args: Any) -> None:
+        raise RuntimeError("no kernel for this")
+
+    monkeypatch.setattr(previews, "TINY_VAE_PARAMETERS", 0)
+    monkeypatch.setattr(previews, "fit_map", fail)
+    notes = Notes(every=1)
+    assert own.generate(request(model="mine"), notes).pictures
+    assert notes.progress
+    assert all(progress.preview is None for progress in notes.progress)
