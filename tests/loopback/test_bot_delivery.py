@@ -53,6 +53,22 @@ async def test_deleted_message_is_replaced_by_one_new_message(stage: Stage, life
     assert list(new[0].buttons) == ["Again", "Edit", "Info", "Delete"]
 
 
+async def test_new_message_whose_answer_was_lost_is_found_again_and_not_sent_twice(stage: Stage) -> None:
+    asked = await behind_another(stage)
+    old = asked.message
+    assert old is not None
+    path = f"/channels/{old.channel.id}/messages"
+    await stage.discord.delete_message(old)
+    lost = stage.discord.inject("POST", path, truncate=True)
+    before = len([call for call in stage.discord.calls("POST", path) if call.path == path])
+    await stage.until_status(asked, "posted")
+    job = next(id for id, _, interaction in stage.jobs() if interaction == asked.interaction.id)
+    assert lost.hits == 1
+    assert len(stage.showing(job)) == 1
+    # The look back recognises the message by what its components show; there is no second try to send it.
+    assert len([call for call in stage.discord.calls("POST", path) if call.path == path]) == before + 1
+
+
 async def test_private_result_after_its_token_expired_comes_as_a_direct_message(stage: Stage) -> None:
     asked = await behind_another(stage, private=True)
     asked.interaction.lifetime_s = 0.0

@@ -13,9 +13,10 @@ from bot.catalogue import parse_catalogue
 from bot.engine import diffusers_engine, previews
 from bot.engine.devices import Device
 from bot.engine.diffusers_engine import DiffusersEngine
+from bot.engine.loading import place_pipeline, placement
 from bot.engine.previews import fit_map
 from bot.engine.weights import ModelFiles
-from bot.errors import ModelError
+from bot.errors import ModelError, OutOfMemory
 from tests.unit.engine.fakes import POCKET, FakeHub, Notes, request
 from tests.unit.engine.single_file import write_single_file
 
@@ -169,3 +170,66 @@ def test_previewer_vae_that_cannot_be_fitted_has_no_previews_and_the_picture_com
     assert own.generate(request(model="mine"), notes).pictures
     assert notes.progress
     assert all(progress.preview is None for progress in notes.progress)
+
+
+GB = 10**9
+
+
+@pytest.mark.parametrize(
+    ("parts", "memory", "expected"),
+    [
+        ([2 * GB, 5 * GB], None, "whole"),
+        ([1 * GB, 2 * GB], 4 * GB, "whole"),
+        # FLUX.1 schnell: T5, denoiser, VAE on cards of 12, 24, 40 GB.
+        ([9_500_000_000, 23_800_000_000, 170_000_000], 12 * GB, "layers"),
+        ([9_500_000_000, 23_800_000_000, 170_000_000], 25_400_000_000, "parts"),
+        ([9_500_000_000, 23_800_000_000, 170_000_000], 42 * GB, "whole"),
+    ],
+)
+def test_placement_follows_from_the_whole_and_the_largest_part(
+    parts: list[int], memory: int | None, expected: str
+) -> None:
+    assert placement(parts, memory) == expected
+
+
+class _Pipe:
+    """Notes what is done with it; `full` is a device that has no room after all."""
+
+    def __init__(self, sizes: dict[str, int], full: str = "") -> None:
+        self.components = {name: torch.nn.Linear(size, 1, bias=False) for name, size in sizes.items()}
+        self.calls: list[str] = []
+        self._full = full
+
+    def to(self, device: str) -> None:
+        self.calls.append(f"to {device}")
+        if device == self._full:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def enable_model_cpu_offload(self, device: str) -> None:
+        self.calls.append(f"parts {device}")
+
+    def enable_sequential_cpu_offload(self, device: str) -> None:
+        self.calls.append(f"layers {device}")
+
+
+@pytest.mark.parametrize(
+    ("pipe", "device", "calls"),
+    [
+        (_Pipe({"unet": 100}), "cpu", []),
+        (_Pipe({"unet": 100, "text": 50}), "cuda:0", ["to cuda:0"]),
+        (_Pipe({"unet": 100}, full="cuda:0"), "cuda:0", ["to cuda:0", "to cpu", "parts cuda:0"]),
+        (_Pipe({"unet": 200, "text": 150}), "cuda:0", ["to cpu", "parts cuda:0"]),
+        (_Pipe({"unet": 400, "text": 150}), "cuda:0", ["to cpu", "layers cuda:0"]),
+    ],
+    ids=["cpu", "fits", "fits on paper", "parts", "layers"],
+)
+def test_place_pipeline_puts_on_the_gpu_what_fits(pipe: _Pipe, device: str, calls: list[str]) -> None:
+    spec = parse_catalogue(ENTRY.format(source="x", family="flux"), origin="models.toml")["mine"]
+    place_pipeline(pipe, spec, Device(device, "a card", "fp32", 1000))
+    assert pipe.calls == calls
+
+
+def test_place_pipeline_too_large_for_an_apple_gpu_is_refused() -> None:
+    spec = parse_catalogue(ENTRY.format(source="x", family="flux"), origin="models.toml")["mine"]
+    with pytest.raises(OutOfMemory, match="Mine does not fit into this machine's memory"):
+        place_pipeline(_Pipe({"unet": 400}), spec, Device("mps", "a card", "fp32", 1000))
