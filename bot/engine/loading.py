@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bot.catalogue import ModelSpec
 from bot.engine.devices import Device, free_memory, is_out_of_memory
@@ -22,6 +23,8 @@ _SINGLE_FILE_PIPELINES = {
 }
 _ROOM = 0.85
 """How much of the device's memory weights may take; the rest is for the picture in the making."""
+_ROOM_ALONE = 0.95
+"""The same for one part on its own: FLUX.1's denoiser, 23.8 GB, is run on cards of 24 GiB."""
 
 
 def load_pipeline(spec: ModelSpec, weights: Path, settings: Path | None, device: Device) -> Any:
@@ -60,9 +63,10 @@ def place_pipeline(pipe: Any, spec: ModelSpec, device: Device) -> None:
     # One picture at a time is decoded: the VAE's peak is what overflows a card, and it gains nothing from batches.
     if hasattr(getattr(pipe, "vae", None), "enable_slicing"):
         pipe.vae.enable_slicing()
-    whole = device.memory_bytes is None or _weight_bytes(pipe) <= _ROOM * device.memory_bytes
+    parts = _part_bytes(pipe)
+    placed = placement(parts, device.memory_bytes)
     try:
-        if whole:
+        if placed == "whole":
             pipe.to(device.torch_device)
             return
     except Exception as error:
@@ -70,10 +74,27 @@ def place_pipeline(pipe: Any, spec: ModelSpec, device: Device) -> None:
             raise
     if not device.torch_device.startswith("cuda"):
         raise OutOfMemory(f"{spec.name} does not fit into this machine's memory; choose a smaller model.")
-    log.info("%s does not fit onto %s whole; its parts take turns there", spec.id, device.name)
     pipe.to("cpu")
     free_memory()
+    if placed == "layers":
+        log.warning(
+            "the largest part of %s takes %.1f GB, too much for %s; its layers take turns there, which is slow",
+            spec.id, max(parts) / 1e9, device.name,
+        )  # fmt: skip
+        pipe.enable_sequential_cpu_offload(device=device.torch_device)
+        return
+    log.info("%s does not fit onto %s whole; its parts take turns there", spec.id, device.name)
     pipe.enable_model_cpu_offload(device=device.torch_device)
+
+
+def placement(part_bytes: Sequence[int], memory_bytes: int | None) -> Literal["whole", "parts", "layers"]:
+    """Decide what of a model is on the GPU at a time, from its parts' sizes and the GPU's memory in bytes. Pure.
+
+    A size of None, unknown, counts as enough.
+    """
+    if memory_bytes is None or sum(part_bytes) <= _ROOM * memory_bytes:
+        return "whole"
+    return "parts" if max(part_bytes) <= _ROOM_ALONE * memory_bytes else "layers"
 
 
 def files_bytes(path: Path) -> int:
@@ -104,9 +125,9 @@ def _read(spec: ModelSpec, weights: Path, settings: Path | None, device: Device)
     return getattr(diffusers, name).from_single_file(str(weights), config=str(settings), **options)
 
 
-def _weight_bytes(pipe: Any) -> int:
+def _part_bytes(pipe: Any) -> list[int]:
     modules = [part for part in pipe.components.values() if hasattr(part, "parameters")]
-    return sum(p.numel() * p.element_size() for module in modules for p in module.parameters())
+    return [sum(p.numel() * p.element_size() for p in module.parameters()) for module in modules]
 
 
 def _parameters(pipe: Any) -> Any:
