@@ -107,8 +107,6 @@ class BotProcess:
             "EASEL_DATA_DIR": str(self.data_dir / "data"),
             "EASEL_ATTACHMENT_HOSTS": "127.0.0.1",
             "EASEL_DEVICE": "cpu",
-            # Beside other tests' processes: OpenMP's threads wait spinning, and more than there are cores stand still.
-            "OMP_NUM_THREADS": "1",
             **self.environment,
         }
 
