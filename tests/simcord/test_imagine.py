@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from typing import Any
 
 import pytest
@@ -58,6 +59,17 @@ async def test_imagine_bad_input_is_refused_privately_in_one_sentence(world: Wor
     assert result.ephemeral
     assert words in result.response.content
     assert world.easel.service.overview(world.ada.id).waiting == 0
+
+
+async def test_imagine_without_disk_space_is_refused_privately_and_keeps_what_is_there(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = await world.drawn(await world.ada.slash(world.channel, "imagine", prompt=BEACH, steps=1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 0))
+    refused = await world.ada.slash(world.channel, "imagine", prompt=BEACH)
+    assert refused.ephemeral
+    assert "disk" in refused.response.content
+    assert [job.message_id for job in await world.easel.service.history(world.ada.id, limit=5)] == [before.id]
 
 
 async def test_imagine_private_is_seen_by_its_member_alone(world: World) -> None:
