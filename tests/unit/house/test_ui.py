@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from bot.catalogue import parse_catalogue
 from bot.client import same_commands
-from bot.errors import RequestError
+from bot.errors import NotPermitted, RequestError, StorageError
 from bot.generation import FetchProgress, GenerationRequest, Job, JobStatus, Origin, PictureFile, Place
 from bot.scheduling.events import Drawing
-from bot.ui import cards, words
+from bot.ui import buttons, cards, words
 from bot.ui.forms import edit_form, more_lines, read_form, read_more
 from tests.support import labels, registered_commands, texts
 
@@ -192,3 +194,33 @@ async def test_imagine_registers_the_options_of_the_design_and_no_others() -> No
         "sampler", "private", "spoiler",
     ]  # fmt: skip
     assert [option["name"] for option in imagine["options"] if option["required"]] == ["prompt"]
+
+
+async def test_visible_job_while_the_database_hangs_gives_up_before_discord_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Hanging:
+        async def get(self, job_id: str) -> Job:
+            await asyncio.Event().wait()
+            raise AssertionError("unreachable")
+
+    monkeypatch.setattr(buttons, "READ_TIMEOUT_S", 0.01)
+    house = SimpleNamespace(service=Hanging())
+    with pytest.raises(StorageError, match="press again"):
+        await buttons.visible_job(SimpleNamespace(user=SimpleNamespace(id=3)), house, "abc123")  # type: ignore[arg-type]
+
+
+def test_press_is_answered_within_discords_three_seconds() -> None:
+    assert buttons.READ_TIMEOUT_S < 2.5
+
+
+async def test_visible_job_private_request_is_its_members_alone() -> None:
+    class Service:
+        async def get(self, job_id: str) -> Job:
+            return replace(JOB, request=replace(REQUEST, private=True))
+
+    house = SimpleNamespace(service=Service())
+    own = SimpleNamespace(user=SimpleNamespace(id=ORIGIN.user_id))
+    assert (await buttons.visible_job(own, house, "abc123")).id == "abc123"  # type: ignore[arg-type]
+    with pytest.raises(NotPermitted):
+        await buttons.visible_job(SimpleNamespace(user=SimpleNamespace(id=99)), house, "abc123")  # type: ignore[arg-type]
