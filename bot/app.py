@@ -12,7 +12,7 @@ import logging
 import os
 import secrets
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from bot.client import EaselClient
     from bot.delivery import Delivery
     from bot.engine.base import Weights
+    from bot.files.fetch import Fetch
     from bot.safety.classifier import Classifier
     from bot.scheduling.gpu_thread import GpuThread
     from bot.scheduling.patience import Patience
@@ -39,7 +40,6 @@ LOGIN_RETRIES_S = (2.0, 5.0, 15.0, 30.0, 60.0)
 ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 EXIT_OK = 0
-EXIT_FAILED = 1
 EXIT_BAD_TOKEN = 3
 EXIT_GATEWAY_REFUSED = 4
 
@@ -113,7 +113,7 @@ def build(
     machine: Machine,
     *,
     patience: Patience,
-    fetch: Callable[[str, int], Awaitable[bytes]],
+    fetch: Fetch,
     classifier: Classifier | None = None,
     clock: Callable[[], datetime] = utc_now,
 ) -> Easel:
@@ -168,7 +168,11 @@ def run_bot(settings: Settings) -> int:
 
     if settings.discord_token is None:
         raise ConfigError("DISCORD_TOKEN is not set. `python -m bot demo` needs none; the README says how to get one.")
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = f"{settings.data_dir}, which cannot be made a folder ({error.strerror})"
+        raise ConfigError(f"EASEL_DATA_DIR is {reason}; it takes a folder that can be written.") from None
     with InstanceLock(settings.data_dir):
         machine = start_machine(settings)
         try:
@@ -182,17 +186,23 @@ def run_bot(settings: Settings) -> int:
         return code
 
 
+def stop_signal() -> asyncio.Event:
+    """Give an event that SIGTERM and Ctrl-C set. Event loop only."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(NotImplementedError):  # Windows has no such handlers; Ctrl-C raises there
+            loop.add_signal_handler(number, stopping.set)
+    return stopping
+
+
 async def _serve(machine: Machine) -> int:
     from bot.files.fetch import HttpFetcher
     from bot.scheduling.patience import Patience
 
     _point_at_discord(machine.settings)
     easel = build(machine, patience=Patience(), fetch=HttpFetcher(machine.settings.attachment_hosts))
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        with contextlib.suppress(NotImplementedError):  # Windows has no such handlers; Ctrl-C raises there
-            loop.add_signal_handler(number, stopping.set)
+    stopping = stop_signal()
     engine = asyncio.ensure_future(asyncio.wrap_future(machine.gpu.ready))
     talk = asyncio.create_task(_talk(easel, machine.settings), name="discord")
     stop = asyncio.create_task(stopping.wait(), name="stop signal")
@@ -269,6 +279,3 @@ def _point_at_discord(settings: Settings) -> None:
     Route.BASE = settings.discord_api_url
     if settings.discord_gateway_url is not None:
         DiscordWebSocket.DEFAULT_GATEWAY = yarl.URL(settings.discord_gateway_url)
-
-
-__all__ = ["Easel", "Machine", "build", "run_bot", "start_machine"]

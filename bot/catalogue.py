@@ -48,7 +48,6 @@ class ModelSpec:
     revision: str | None = None
     variant: str | None = None
     download_bytes: int | None = None
-    display_scale: int = 1
     side_multiple: int = SIZE_MULTIPLE
     max_sequence_length: int | None = None
 
@@ -71,6 +70,11 @@ class Catalogue:
     def get(self, model_id: str) -> ModelSpec | None:
         """Find a model by id; None where there is none."""
         return next((m for m in self.models if m.id == model_id), None)
+
+    def name_of(self, model_id: str) -> str:
+        """Name a model for people; its id where it has left the catalogue."""
+        spec = self.get(model_id)
+        return model_id if spec is None else spec.name
 
     def __getitem__(self, model_id: str) -> ModelSpec:
         spec = self.get(model_id)
@@ -96,7 +100,7 @@ def parse_catalogue(text: str, *, origin: str, default: str | None = None) -> Ca
 
     Each `[models.ID]` table needs `name source family licence`, and may give `description base_px
     size_multiple sizes side_multiple min_side max_side max_pixels steps max_steps guidance max_guidance sampler samplers
-    negative_prompt licence_url gated revision variant download_gb display_scale max_sequence_length`.
+    negative_prompt licence_url gated revision variant download_gb max_sequence_length`.
 
     Raises ConfigError naming `origin`, the model and the key.
     """
@@ -120,7 +124,7 @@ _KEYS = {
     "size_multiple": int, "sizes": dict, "side_multiple": int, "min_side": int, "max_side": int, "max_pixels": int, "steps": int,
     "max_steps": int, "guidance": (int, float), "max_guidance": (int, float), "sampler": str, "samplers": list,
     "negative_prompt": bool, "licence_url": str, "gated": bool, "revision": str, "variant": str,
-    "download_gb": (int, float), "display_scale": int, "max_sequence_length": int,
+    "download_gb": (int, float), "max_sequence_length": int,
 }  # fmt: skip
 
 
@@ -157,7 +161,7 @@ def _parse_model(model_id: str, table: Any, origin: str) -> ModelSpec:
         negative_prompt=entry.get("negative_prompt", True), licence_url=entry.get("licence_url"),
         gated=entry.get("gated", False), revision=entry.get("revision"), variant=entry.get("variant"),
         download_bytes=None if download is None else int(download * 1e9),
-        display_scale=entry.get("display_scale", 1), side_multiple=side_multiple,
+        side_multiple=side_multiple,
         max_sequence_length=entry.get("max_sequence_length"),
     )  # fmt: skip
 

@@ -79,7 +79,7 @@ class EaselClient(commands.Bot):
             try:
                 await self.register_commands()
                 return
-            except (discord.DiscordServerError, aiohttp.ClientError, OSError) as error:
+            except (discord.HTTPException, aiohttp.ClientError, OSError) as error:
                 if delay_s is None:
                     raise EaselError(f"The commands could not be registered: {error}. Try again later.") from error
                 log.warning("the commands could not be registered (%s), again in %g s", error, delay_s)

@@ -194,8 +194,7 @@ class Delivery:
         job, state = card.job, card.state
         match state:
             case Fetching(_, progress, loading):
-                spec = self._service.catalogue.get(job.request.model)
-                name = spec.name if spec else job.request.model
+                name = self._service.catalogue.name_of(job.request.model)
                 return state, cards.fetching(job, name, progress, loading=loading), []
             case Drawing():
                 files = [] if card.preview is None else [Attachment(cards.PREVIEW_NAME, card.preview)]
@@ -266,8 +265,7 @@ class Delivery:
         await self._messenger.erase(job)
 
     async def _deliver(self, job: Job, shown: list[PictureFile], files: list[Attachment]) -> None:
-        spec = self._service.catalogue.get(job.request.model)
-        view = cards.result(job, spec.name if spec else job.request.model, shown)
+        view = cards.result(job, self._service.catalogue.name_of(job.request.model), shown)
         try:
             where, message_id = await self._messenger.deliver(job, view, files)
         except Undeliverable as error:

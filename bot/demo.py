@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 import tempfile
 from collections.abc import Awaitable
 from dataclasses import replace
@@ -20,7 +19,7 @@ import simcord
 from aiohttp import web
 from simcord.preview._server import PreviewServer
 
-from bot.app import Easel, build, start_machine, utc_now
+from bot.app import Easel, build, start_machine, stop_signal, utc_now
 from bot.config import Settings
 from bot.errors import AttachmentRefused, EaselError
 from bot.scheduling.patience import Patience
@@ -133,11 +132,7 @@ def _welcome(url: str) -> None:
 
 async def _keep_fresh(env: simcord.Env, preview: Any) -> None:
     """Publish what the bot did by itself: progress, results. Runs outside the bot's own work."""
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        with contextlib.suppress(NotImplementedError):
-            loop.add_signal_handler(number, stopping.set)
+    stopping = stop_signal()
     closed = asyncio.ensure_future(preview.wait_closed())
     seen = 0
     while not stopping.is_set() and not closed.done():

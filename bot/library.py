@@ -10,14 +10,13 @@ import os
 import secrets
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from bot import __version__
+from bot import __version__, provenance
 from bot.catalogue import Catalogue
 from bot.config import Settings, read_environment
 from bot.engine.base import Engine, Listener, Weights
@@ -33,10 +32,7 @@ from bot.generation import (
 )
 from bot.limits import resolve
 from bot.moderation import Moderator
-from bot.provenance import easel_json, iptc_xmp, parameters_text
-
-PARAMETERS = "parameters"
-EASEL = "easel"
+from bot.provenance import EASEL_KEY, PARAMETERS_KEY, Marks
 
 
 def random_seed() -> int:
@@ -84,20 +80,11 @@ class Studio:
 
     def marks(self, request: GenerationRequest, picture: RawPicture, result: GenerationResult) -> Marks:
         """Write down what made a picture, for its file."""
-        name = self.catalogue[request.model].name
-        chunks = {
-            PARAMETERS: parameters_text(request, picture.seed, name, __version__),
-            EASEL: easel_json(request, picture.n, picture.seed, "", result.device, result.dtype, __version__),
-        }
-        return Marks(chunks, iptc_xmp(__version__, request.prompt))
-
-
-@dataclass(frozen=True, slots=True)
-class Marks:
-    """What a picture's file says of its making: PNG text chunks by keyword, and the XMP packet."""
-
-    chunks: dict[str, str]
-    xmp: str
+        name = self.catalogue.name_of(request.model)
+        return provenance.marks(
+            request, picture.n, job_id="", model_name=name, device=result.device, dtype=result.dtype,
+            version=__version__,
+        )  # fmt: skip
 
 
 class Silence:
@@ -126,9 +113,9 @@ class Picture(Image.Image):
         name = (format or os.path.splitext(str(getattr(fp, "name", fp)))[1].lstrip(".")).lower()
         if name == "png" and "pnginfo" not in params:
             info = PngInfo()
-            for keyword in (PARAMETERS, EASEL):
+            for keyword in (PARAMETERS_KEY, EASEL_KEY):
                 if isinstance(text := self.info.get(keyword), str):
-                    info.add_itxt(keyword, text) if keyword == EASEL or not text.isascii() else info.add_text(
+                    info.add_itxt(keyword, text) if keyword == EASEL_KEY or not text.isascii() else info.add_text(
                         keyword, text
                     )
             if isinstance(xmp := self.info.get("xmp"), bytes):

@@ -216,6 +216,26 @@ def facts(info: PictureInfo) -> list[tuple[str, str]]:
 _NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What a picture's file says of its making: PNG text chunks by keyword, and the XMP packet."""
+
+    chunks: Mapping[str, str]
+    xmp: str
+
+
+def marks(
+    request: GenerationRequest, n: int, *, job_id: str, model_name: str, device: str, dtype: str, version: str
+) -> Marks:
+    """Write down what made picture `n` (from 0) of a request, for its file. `job_id` is empty outside the bot."""
+    seed = request.seed + n
+    chunks = {
+        PARAMETERS_KEY: parameters_text(request, seed, model_name, version),
+        EASEL_KEY: easel_json(request, n, seed, job_id, device, dtype, version),
+    }
+    return Marks(chunks, iptc_xmp(version, request.prompt))
+
+
 def iptc_xmp(version: str, description: str = "") -> str:
     """Write the XMP packet that marks a picture as made by a trained model.
 

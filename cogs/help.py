@@ -8,8 +8,8 @@ import discord
 from discord import app_commands, ui
 from discord.ext import commands
 
-from bot.ui.cards import sealed
 from bot.ui.house import House
+from bot.ui.view import sealed
 
 TEXT = """\
 **Draw**

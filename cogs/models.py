@@ -9,8 +9,8 @@ from discord import app_commands, ui
 from discord.ext import commands
 
 from bot.catalogue import ModelSpec
-from bot.ui.cards import sealed
 from bot.ui.house import House
+from bot.ui.view import sealed
 from bot.ui.words import number, size
 
 SHOWN_CHARS = 3700

@@ -14,9 +14,9 @@ from bot.generation import Job
 from bot.prompts.text import inert, plain
 from bot.ui import words
 from bot.ui.buttons import CancelButton
-from bot.ui.cards import sealed
 from bot.ui.choices import matching
 from bot.ui.house import House, actor_of
+from bot.ui.view import sealed
 
 SHOWN = 8
 ALL = "all"

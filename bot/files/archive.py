@@ -153,13 +153,11 @@ class Archive:
     ) -> PictureFile:
         score = self._score(picture)
         name = self._model_names.get(request.model, request.model)
-        chunks = {
-            provenance.PARAMETERS_KEY: provenance.parameters_text(request, picture.seed, name, self._version),
-            provenance.EASEL_KEY: provenance.easel_json(
-                request, picture.n, picture.seed, job_id, result.device, result.dtype, self._version
-            ),
-        }
-        data = encode_png(picture, chunks, provenance.iptc_xmp(self._version, request.prompt))
+        marks = provenance.marks(
+            request, picture.n, job_id=job_id, model_name=name, device=result.device, dtype=result.dtype,
+            version=self._version,
+        )  # fmt: skip
+        data = encode_png(picture, marks.chunks, marks.xmp)
         file_name = f"easel-{job_id}-{picture.n + 1}.png"
         path = folder / file_name
         _write_atomically(path, data)

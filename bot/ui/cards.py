@@ -17,6 +17,7 @@ from bot.prompts.text import inert, plain
 from bot.scheduling.events import Drawing
 from bot.ui import words
 from bot.ui.buttons import AgainButton, CancelButton, DeleteButton, EditButton, InfoButton
+from bot.ui.view import sealed
 
 GREY = 0x80848E
 AMBER = 0xF0B232
@@ -26,15 +27,6 @@ RED = 0xF23F43
 TITLE_CHARS = 600
 ALT_TEXT_CHARS = 250
 PREVIEW_NAME = "preview.jpg"
-
-
-def sealed(*items: ui.Item[Any]) -> ui.LayoutView:
-    """Wrap items in a view that discord.py sends and forgets."""
-    view = ui.LayoutView(timeout=None)
-    for item in items:
-        view.add_item(item)
-    view.stop()
-    return view
 
 
 def title(job: Job) -> str:

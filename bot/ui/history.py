@@ -17,6 +17,7 @@ from bot.ui.answers import guarded
 from bot.ui.buttons import JOB, visible_job
 from bot.ui.house import House, house_of, origin_of
 from bot.ui.messenger import Attachment
+from bot.ui.view import sealed
 
 PAGE = 5
 
@@ -71,7 +72,7 @@ def _page(jobs: Sequence[Job], pictures: dict[str, Attachment | None], *, older:
         row = ui.ActionRow()
         row.add_item(OlderButton(older))
         rows.append(row)
-    return cards.sealed(ui.Container(*items, *rows))
+    return sealed(ui.Container(*items, *rows))
 
 
 def _entry(job: Job) -> str:
@@ -141,6 +142,5 @@ class ShowSelect(ui.DynamicItem[ui.Select[Any]], template=r"easel:v1:show"):
         files = [Attachment(file.file_name, await house.service.read_picture(file)) for file in shown]
         if not files:
             raise RequestError("Its pictures are withheld here; look in an age-restricted channel.")
-        spec = house.service.catalogue.get(job.request.model)
-        view = cards.result(job, spec.name if spec else job.request.model, shown)
+        view = cards.result(job, house.service.catalogue.name_of(job.request.model), shown)
         await interaction.followup.send(view=view, files=[file.as_file() for file in files], ephemeral=True)

@@ -13,20 +13,10 @@ from bot.catalogue import Catalogue
 from bot.generation import Job
 from bot.prompts.text import inert
 from bot.ui import words
+from bot.ui.view import fenced, sealed
 
 SHOWN_CHARS = 1500
-
-
-def _box(text: str) -> str:
-    # A code block shows a prompt as typed and runs nothing in it; only its own fence has to be broken.
-    return "```\n" + text.replace("```", "`\u200b``")[:SHOWN_CHARS] + "\n```"
-
-
-def _sealed(*items: ui.Item[Any]) -> ui.LayoutView:
-    view = ui.LayoutView(timeout=None)
-    view.add_item(ui.Container(*items))
-    view.stop()
-    return view
+NEGATIVE_CHARS = 700
 
 
 def _when(moment: datetime | None) -> str:
@@ -39,7 +29,7 @@ def job_info(job: Job, catalogue: Catalogue) -> ui.LayoutView:
     spec = catalogue.get(request.model)
     seeds = str(request.seed) if request.count == 1 else f"{request.seed} to {request.seed + request.count - 1}"
     facts = [
-        ("Model", spec.name if spec else request.model),
+        ("Model", catalogue.name_of(request.model)),
         ("Size", f"{request.width}×{request.height}"),
         ("Steps", str(request.num_inference_steps)),
         ("Guidance", words.number(request.guidance_scale)),
@@ -51,12 +41,12 @@ def job_info(job: Job, catalogue: Catalogue) -> ui.LayoutView:
         facts.append(("Drawn in", words.took(job.draw_s)))
     if spec is not None:
         facts.append(("Licence", spec.licence if not spec.licence_url else f"[{spec.licence}]({spec.licence_url})"))
-    items: list[ui.Item[Any]] = [ui.TextDisplay(f"**Prompt**\n{_box(request.prompt)}")]
+    items: list[ui.Item[Any]] = [ui.TextDisplay(f"**Prompt**\n{fenced(request.prompt, SHOWN_CHARS)}")]
     if request.negative_prompt:
-        items.append(ui.TextDisplay(f"**Negative prompt**\n{_box(request.negative_prompt[:700])}"))
+        items.append(ui.TextDisplay(f"**Negative prompt**\n{fenced(request.negative_prompt, NEGATIVE_CHARS)}"))
     items.append(ui.TextDisplay("\n".join(f"**{label}** {value}" for label, value in facts)))
     items.append(ui.TextDisplay(f"-# request `{job.id}` · made by AI; every file carries these parameters"))
-    return _sealed(*items)
+    return sealed(ui.Container(*items))
 
 
 def picture_info(file_name: str, info: provenance.PictureInfo | None) -> ui.LayoutView:
@@ -67,15 +57,15 @@ def picture_info(file_name: str, info: provenance.PictureInfo | None) -> ui.Layo
             f"**{name}** carries no parameters. Screenshots and re-saved copies lose them; "
             "use the original file, as it was downloaded."
         )
-        return _sealed(ui.TextDisplay(text))
+        return sealed(ui.Container(ui.TextDisplay(text)))
     items: list[ui.Item[Any]] = []
     if info.prompt:
-        items.append(ui.TextDisplay(f"**Prompt**\n{_box(info.prompt)}"))
+        items.append(ui.TextDisplay(f"**Prompt**\n{fenced(info.prompt, SHOWN_CHARS)}"))
     if info.negative_prompt:
-        items.append(ui.TextDisplay(f"**Negative prompt**\n{_box(info.negative_prompt[:700])}"))
+        items.append(ui.TextDisplay(f"**Negative prompt**\n{fenced(info.negative_prompt, NEGATIVE_CHARS)}"))
     skip = {"Prompt", "Negative prompt"}
     facts = [(label, value) for label, value in provenance.facts(info) if label not in skip]
     if facts:
         items.append(ui.TextDisplay("\n".join(f"**{label}** {inert(value, 200)}" for label, value in facts)[:1200]))
     items.append(ui.TextDisplay(f"-# read from {name}"))
-    return _sealed(*items)
+    return sealed(ui.Container(*items))

@@ -11,6 +11,7 @@ from bot.ui.answers import whisper
 from bot.ui.buttons import draw, drawable_job
 from bot.ui.forms import FORM_ID, read_form
 from bot.ui.house import house_of
+from bot.ui.view import fenced
 
 __all__ = ["FORM_ID", "form_submitted"]
 
@@ -30,7 +31,9 @@ async def form_submitted(interaction: discord.Interaction[Any], job_id: str) -> 
         request = house.service.prepare(options)
     except RequestError as error:
         typed = _typed_prompt(data)
-        await whisper(interaction, f"{error}\n\nYour prompt, to try again:\n```\n{typed}\n```" if typed else str(error))
+        await whisper(
+            interaction, f"{error}\n\nYour prompt, to try again:\n{fenced(typed, TYPED_CHARS)}" if typed else str(error)
+        )
         return
     await draw(interaction, house, request)
 
@@ -39,5 +42,5 @@ def _typed_prompt(data: Any) -> str:
     for row in data.get("components") or []:
         field = row.get("component") or {}
         if field.get("custom_id") == "prompt":
-            return str(field.get("value") or "").replace("```", "`\u200b``")[:TYPED_CHARS]
+            return str(field.get("value") or "")
     return ""

@@ -115,6 +115,7 @@ async def test_gateway_that_drops_while_it_draws_resumes_and_loses_nothing(stage
     resumed = len(stage.discord.gateway.resumed_at)
     asked = await behind_another(stage)
     stage.discord.gateway.drop()
-    await stage.drawn(asked)
+    message = await stage.drawn(asked)
     await asked.wait_for(lambda _: len(stage.discord.gateway.resumed_at) == resumed + 1, timeout_s=30)
+    assert stage.showing(job_of(message)) == [message]
     await stage.draw("bob", steps=4)

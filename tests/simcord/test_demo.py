@@ -70,11 +70,12 @@ async def test_demo_without_a_token_serves_the_page_says_how_to_go_live_and_ends
     ("arguments", "settings", "words"),
     [
         (["run"], {}, "DISCORD_TOKEN is not set"),
+        (["run"], {"DISCORD_TOKEN": "x", "EASEL_DATA_DIR": "/dev/null"}, "EASEL_DATA_DIR is /dev/null"),
         (["demo"], {"EASEL_MAX_BATCH": "many"}, "EASEL_MAX_BATCH is 'many'; it takes a whole number from 1 to 64."),
         (["demo"], {"EASEL_MODELS_FILE": "nowhere.toml"}, "nowhere.toml"),
         (["demo"], {"EASEL_MODEL": "nonsuch"}, "nonsuch"),
     ],
-    ids=["no token", "wrong setting", "no catalogue", "unknown model"],
+    ids=["no token", "data directory", "wrong setting", "no catalogue", "unknown model"],
 )
 def test_start_with_a_wrong_setting_stops_with_one_sentence(
     tmp_path: Path, arguments: list[str], settings: dict[str, str], words: str

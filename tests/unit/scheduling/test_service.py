@@ -219,11 +219,15 @@ async def test_service_files_that_cannot_be_written_fail_the_request(world: Worl
 
 
 async def test_service_listener_that_fails_does_not_stop_the_others(world: World) -> None:
-    def broken(_: object) -> None:
+    failed: list[object] = []
+
+    def broken(event: object) -> None:
+        failed.append(event)
         raise ValueError
 
     world.service.subscribe(broken)
-    await world.heard(Rendered, (await world.submit()).id)
+    rendered = await world.heard(Rendered, (await world.submit()).id)
+    assert rendered in failed
 
 
 async def test_service_engine_that_cannot_start_refuses_and_keeps_what_waits(tmp_path: Path) -> None:

@@ -1,0 +1,21 @@
+"""Views that discord.py sends and forgets, and texts that run nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from discord import ui
+
+
+def sealed(*items: ui.Item[Any]) -> ui.LayoutView:
+    """Wrap items in a view that discord.py sends and forgets."""
+    view = ui.LayoutView(timeout=None)
+    for item in items:
+        view.add_item(item)
+    view.stop()
+    return view
+
+
+def fenced(text: str, limit: int) -> str:
+    """Show at most `limit` characters as typed, in a code block; only its own fence has to be broken."""
+    return "```\n" + text.replace("```", "`\u200b``")[:limit] + "\n```"
