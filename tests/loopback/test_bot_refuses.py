@@ -70,6 +70,25 @@ async def test_start_with_a_wrong_setting_ends_with_1_and_names_it(
     assert len(said.strip().splitlines()) == 1
 
 
+async def test_server_to_register_in_that_the_bot_is_not_in_ends_with_1_and_is_named(set_up: Raise) -> None:
+    stage = await set_up({"EASEL_SYNC_GUILD": "123456789"}, start=False)
+    stage.discord.inject("GET", "/applications/*/guilds/123456789/commands", status=403, code=50001, times=None)
+    await stage.bot.start()
+    said = await refused(stage, 1)
+    assert "EASEL_SYNC_GUILD is 123456789, a server the bot is not in" in said
+    assert "Traceback" not in said
+
+
+async def test_commands_that_discord_fails_to_read_at_first_are_registered_in_the_same_start(set_up: Raise) -> None:
+    stage = await set_up(start=False)
+    fault = stage.discord.inject("GET", "/applications/*/commands", status=503, times=1)
+    await stage.bot.start()
+    await stage.bot.ready()
+    assert fault.hits == 1
+    assert stage.discord.command_calls("PUT") == 1
+    await stage.draw("ada", steps=1)
+
+
 async def test_model_folder_that_is_not_one_fails_the_request_with_a_sentence(set_up: Raise, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     models = tmp_path / "models.toml"
