@@ -23,7 +23,9 @@ def caption(picture: Picture, rng: random.Random) -> str:
 
 
 def named_caption(picture: Picture, rng: random.Random) -> tuple[str, frozenset[str]]:
-    """Word a picture, and tell what may be left out but was named: extras, "background", "colour", "relation"."""
+    """Word a picture, and tell what may be left out but was named: extras, "background", "colour",
+    "relation"; and "swapped" where the second of two things is named first.
+    """
     while True:
         what = picture.what
         body, named = _scene(what, rng) if isinstance(what, Scene) else _arrangement(what, rng)
@@ -177,8 +179,8 @@ def _arrangement(what: Arrangement, rng: random.Random) -> tuple[str, set[str]]:
     if what.count > 1:
         body = f"{rng.choice(phrases.COUNTS[what.count])} {_item(first, rng, many=True)}"
     elif len(what.items) == 2:
-        body, related = _two(what, rng)
-        named |= {"relation"} if related else set()
+        body, told = _two(what, rng)
+        named |= told
     else:
         unsaid = first.kind not in SHAPES and rng.random() < 0.07
         if unsaid:
@@ -193,20 +195,23 @@ def _arrangement(what: Arrangement, rng: random.Random) -> tuple[str, set[str]]:
     return body + rng.choice(phrases.BACKGROUNDS).format(background), named
 
 
-def _two(what: Arrangement, rng: random.Random) -> tuple[str, bool]:
+def _two(what: Arrangement, rng: random.Random) -> tuple[str, set[str]]:
     """Word two things and, mostly, how they stand; from either side."""
-    items, relation = list(what.items), what.relation
+    items, relation, told = list(what.items), what.relation, set[str]()
     if rng.random() < 0.35:
         items, relation = items[::-1], phrases.OPPOSITE[relation]
+        told.add("swapped")
     bare = rng.random() < 0.12
     first, second = (_item(item, rng) if bare else _article(_item(item, rng), rng) for item in items)
     form = rng.random()
     if form < 0.15:
-        return f"{first}{rng.choice((' and ', ' and ', ' and ', ' with ', ', '))}{second}", False
+        return f"{first}{rng.choice((' and ', ' and ', ' and ', ' with ', ', '))}{second}", told
     if form < 0.27:
         joint = rng.choice((" and ", ", "))
-        return f"{first} {phrases.SIDES[relation]}{joint}{second} {phrases.SIDES[phrases.OPPOSITE[relation]]}", True
-    return f"{first} {rng.choice(phrases.RELATION_WORDS[relation])} {second}", True
+        return f"{first} {phrases.SIDES[relation]}{joint}{second} {phrases.SIDES[phrases.OPPOSITE[relation]]}", told | {
+            "relation"
+        }
+    return f"{first} {rng.choice(phrases.RELATION_WORDS[relation])} {second}", told | {"relation"}
 
 
 def _item(item: Item, rng: random.Random, *, many: bool = False) -> str:
