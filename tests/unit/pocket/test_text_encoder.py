@@ -100,7 +100,7 @@ def test_kept_pictures_hold_a_combination_kept_for_judging() -> None:
 def test_train_text_encoder_a_few_steps_learn_and_load(folder: Path) -> None:
     short = text.train_text_encoder(folder, steps=3, batch=32, checked=0)
     longer = text.train_text_encoder(folder, steps=30, batch=32, checked=40)
-    assert longer["loss"] < 0.8 * short["loss"]
+    assert longer["loss"] < 0.9 * short["loss"]
     assert {"all", "kept", "place", "first kind"} <= set(longer)
     assert longer["form"] > 0.4
     encoder = CLIPTextModel.from_pretrained(folder / "text_encoder")
