@@ -220,19 +220,24 @@ def worded(
 
 
 def accuracies(encoder: CLIPTextModel, heads: Heads, ids: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-    """The share of right answers to each question, of those asked, and "all": of captions with no wrong answer."""
+    """The share of right answers to each question; "all": of captions with no wrong one; "least": of the worst answer.
+
+    A question to which only one answer occurs in `labels` tells nothing, and is left out.
+    """
     device = next(encoder.parameters()).device
     with torch.no_grad():
         rows = [heads(encoder(part.to(device)).last_hidden_state) for part in ids.split(500)]
     chosen = torch.stack(
         [torch.cat([logits[i].argmax(-1).cpu() for logits in rows]) for i in range(len(QUESTIONS))], dim=1
     )
-    asked = labels != NOT_ASKED
-    right = (chosen == labels) | ~asked
-    shares = {
-        name: right[asked[:, i], i].float().mean().item() for i, name in enumerate(QUESTIONS) if asked[:, i].any()
-    }
-    return {"all": right.all(dim=1).float().mean().item(), **shares}
+    right = (chosen == labels) | (labels == NOT_ASKED)
+    shares, least = {}, 1.0
+    for i, question in enumerate(QUESTIONS):
+        answers = [answer for answer in labels[:, i].unique().tolist() if answer != NOT_ASKED]
+        if len(answers) > 1:
+            shares[question] = right[labels[:, i] != NOT_ASKED, i].float().mean().item()
+            least = min(least, *(right[labels[:, i] == answer, i].float().mean().item() for answer in answers))
+    return {"all": right.all(dim=1).float().mean().item(), "least": least, **shares}
 
 
 def kept_pictures(count: int) -> list[Picture]:
