@@ -45,7 +45,14 @@ class Canvas:
     """Paints outlines in one style; `paper` and `ink` are what line art and neon are drawn on and with."""
 
     def __init__(
-        self, width: int, height: int, style: str, rng: random.Random, *, paper: Colour = (250, 248, 244), ink: Colour = (30, 30, 40)
+        self,
+        width: int,
+        height: int,
+        style: str,
+        rng: random.Random,
+        *,
+        paper: Colour = (250, 248, 244),
+        ink: Colour = (30, 30, 40),
     ) -> None:
         self.width, self.height = width, height
         self.style = style
@@ -84,7 +91,11 @@ class Canvas:
         if self.style == "neon":
             field = field * 0.22
         image = Image.fromarray(np.clip(field, 0, 255).astype(np.uint8))
-        self._painting.paste(image.resize(self._painting.size, Image.Resampling.NEAREST if self.style == "flat" else Image.Resampling.BILINEAR))
+        self._painting.paste(
+            image.resize(
+                self._painting.size, Image.Resampling.NEAREST if self.style == "flat" else Image.Resampling.BILINEAR
+            )
+        )
 
     def polygon(self, points: Sequence[Point], colour: Colour, *, outline: bool = True) -> None:
         """Fill a closed outline."""
@@ -108,9 +119,15 @@ class Canvas:
         """Fill an ellipse."""
         count = 40
         turns = [2 * math.pi * step / count for step in range(count)]
-        self.polygon([(centre[0] + radius_x * math.cos(turn), centre[1] + radius_y * math.sin(turn)) for turn in turns], colour, outline=outline)
+        self.polygon(
+            [(centre[0] + radius_x * math.cos(turn), centre[1] + radius_y * math.sin(turn)) for turn in turns],
+            colour,
+            outline=outline,
+        )
 
-    def rectangle(self, left: float, top: float, right: float, bottom: float, colour: Colour, *, outline: bool = True) -> None:
+    def rectangle(
+        self, left: float, top: float, right: float, bottom: float, colour: Colour, *, outline: bool = True
+    ) -> None:
         """Fill an upright rectangle."""
         self.polygon([(left, top), (right, top), (right, bottom), (left, bottom)], colour, outline=outline)
 
@@ -125,7 +142,12 @@ class Canvas:
 
     def dot(self, centre: Point, radius: float, colour: Colour) -> None:
         """Put a small light: a star, a lit window, a snowflake. It is filled in every style."""
-        box = [(centre[0] - radius) * self._unit, (centre[1] - radius) * self._unit, (centre[0] + radius) * self._unit, (centre[1] + radius) * self._unit]
+        box = [
+            (centre[0] - radius) * self._unit,
+            (centre[1] - radius) * self._unit,
+            (centre[0] + radius) * self._unit,
+            (centre[1] + radius) * self._unit,
+        ]
         if self._tube_draw is not None:
             self._tube_draw.ellipse(box, glowing(colour))
         else:
@@ -182,11 +204,16 @@ class Canvas:
         down = np.clip(down + clouds(12) * reach, 0, self.height - 1).astype(int)
         across = np.clip(across + clouds(12) * reach, 0, self.width - 1).astype(int)
         field = field[down, across]
-        blurred = np.asarray(Image.fromarray(field.astype(np.uint8)).filter(ImageFilter.GaussianBlur(self.height * 0.02)), np.float32)
+        blurred = np.asarray(
+            Image.fromarray(field.astype(np.uint8)).filter(ImageFilter.GaussianBlur(self.height * 0.02)), np.float32
+        )
         field = field - 0.5 * np.abs(field - blurred)
         paper = np.asarray((252, 249, 240), np.float32)
         wash = 0.74 + 0.36 * clouds(5)[..., None] + 0.16 * clouds(24)[..., None]
         field = paper + (field - paper) * np.clip(wash, 0, 1)
-        edge = np.minimum(np.minimum(down, self.height - 1 - down), np.minimum(across, self.width - 1 - across)) / self.height
+        edge = (
+            np.minimum(np.minimum(down, self.height - 1 - down), np.minimum(across, self.width - 1 - across))
+            / self.height
+        )
         inside = np.clip((edge - 0.035 + 0.05 * clouds(14)) * 40, 0, 1)[..., None].astype(np.float32)
         return Image.fromarray(np.clip(paper + (field - paper) * inside, 0, 255).astype(np.uint8))

@@ -65,8 +65,15 @@ def _places(what: Arrangement, aspect: float, rng: random.Random) -> list[tuple[
     if what.count > 1:
         radius = room * {2: 0.19, 3: 0.155, 4: 0.155}[what.count]
         spread = room * 0.27
-        spots = {2: [(-1, 0), (1, 0)], 3: [(-1, 0.62), (1, 0.62), (0, -0.85)], 4: [(-1, -0.9), (1, -0.9), (-1, 0.9), (1, 0.9)]}[what.count]
-        return [((middle + x * spread + rng.uniform(-0.015, 0.015), 0.5 + y * spread + rng.uniform(-0.015, 0.015)), radius) for x, y in spots]
+        spots = {
+            2: [(-1, 0), (1, 0)],
+            3: [(-1, 0.62), (1, 0.62), (0, -0.85)],
+            4: [(-1, -0.9), (1, -0.9), (-1, 0.9), (1, 0.9)],
+        }[what.count]
+        return [
+            ((middle + x * spread + rng.uniform(-0.015, 0.015), 0.5 + y * spread + rng.uniform(-0.015, 0.015)), radius)
+            for x, y in spots
+        ]
     radius = room * RADIUS[what.items[0].size] * math.exp(rng.uniform(-0.1, 0.1))
     free_x, free_y = max(0.0, middle - radius * 1.15), max(0.0, 0.5 - radius * 1.15)
     return [((middle + rng.uniform(-0.5, 0.5) * free_x, 0.5 + rng.uniform(-0.5, 0.5) * free_y), radius)]

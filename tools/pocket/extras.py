@@ -21,7 +21,11 @@ class Ground:
 def stars(canvas: Canvas, rng: random.Random) -> None:
     for _ in range(round(34 * canvas.aspect)):
         bright = rng.random()
-        canvas.dot((rng.uniform(0, canvas.aspect), rng.uniform(0, 0.55)), 0.005 + 0.005 * bright, mix((170, 180, 220), (255, 255, 245), bright))
+        canvas.dot(
+            (rng.uniform(0, canvas.aspect), rng.uniform(0, 0.55)),
+            0.005 + 0.005 * bright,
+            mix((170, 180, 220), (255, 255, 245), bright),
+        )
 
 
 def lamp(canvas: Canvas, rng: random.Random, centre: Point, light: Light) -> None:
@@ -35,19 +39,44 @@ def lamp(canvas: Canvas, rng: random.Random, centre: Point, light: Light) -> Non
             canvas.ellipse((centre[0] + radius * 0.5, centre[1] - radius * 0.25), radius * 0.85, radius * 0.85, behind)
         elif canvas.style != "flat":
             for dx, dy, size in ((-0.35, -0.2, 0.2), (0.3, 0.3, 0.16), (0.15, -0.45, 0.12)):
-                canvas.ellipse((centre[0] + dx * radius, centre[1] + dy * radius), size * radius, size * radius, mix(light.lamp, (150, 150, 150), 0.3))
+                canvas.ellipse(
+                    (centre[0] + dx * radius, centre[1] + dy * radius),
+                    size * radius,
+                    size * radius,
+                    mix(light.lamp, (150, 150, 150), 0.3),
+                )
 
 
 def _cloud(canvas: Canvas, rng: random.Random, centre: Point, size: float, colour: Colour) -> None:
     x, y = centre
-    for dx, dy, radius in ((-0.9, 0.1, 0.45), (0.9, 0.12, 0.42), (-0.35, -0.2, 0.55), (0.35, -0.12, 0.6), (0, 0.15, 0.6)):
-        canvas.ellipse((x + dx * size, y + dy * size), radius * size * 1.1, radius * size * rng.uniform(0.62, 0.75), colour, outline=not canvas.outlined or dy < 0.15)
+    for dx, dy, radius in (
+        (-0.9, 0.1, 0.45),
+        (0.9, 0.12, 0.42),
+        (-0.35, -0.2, 0.55),
+        (0.35, -0.12, 0.6),
+        (0, 0.15, 0.6),
+    ):
+        canvas.ellipse(
+            (x + dx * size, y + dy * size),
+            radius * size * 1.1,
+            radius * size * rng.uniform(0.62, 0.75),
+            colour,
+            outline=not canvas.outlined or dy < 0.15,
+        )
 
 
 def _balloon(canvas: Canvas, rng: random.Random, centre: Point, size: float, light: Light) -> None:
     x, y = centre
     main = rng.choice([(226, 52, 52), (250, 170, 30), (60, 110, 230), (170, 60, 200)])
-    canvas.polygon([(x - 0.55 * size, y + 0.4 * size), (x + 0.55 * size, y + 0.4 * size), (x + 0.16 * size, y + 1.05 * size), (x - 0.16 * size, y + 1.05 * size)], mix(light.on(main), (0, 0, 0), 0.15))
+    canvas.polygon(
+        [
+            (x - 0.55 * size, y + 0.4 * size),
+            (x + 0.55 * size, y + 0.4 * size),
+            (x + 0.16 * size, y + 1.05 * size),
+            (x - 0.16 * size, y + 1.05 * size),
+        ],
+        mix(light.on(main), (0, 0, 0), 0.15),
+    )
     canvas.ellipse((x, y), 0.72 * size, 0.78 * size, mix(light.on(main), main, 0.5))
     canvas.ellipse((x, y), 0.28 * size, 0.77 * size, mix(light.on((255, 245, 220)), (255, 245, 220), 0.5))
     canvas.rectangle(x - 0.16 * size, y + 1.15 * size, x + 0.16 * size, y + 1.4 * size, light.on((120, 80, 40)))
@@ -57,33 +86,62 @@ def in_the_sky(canvas: Canvas, rng: random.Random, scene: Scene, light: Light) -
     """Draw what hangs behind the land: rainbow, clouds, birds, balloon."""
     if "rainbow" in scene.extras:
         middle = canvas.aspect * rng.uniform(0.4, 0.6)
-        for step, colour in enumerate([(228, 60, 60), (246, 150, 40), (250, 220, 60), (70, 180, 90), (60, 120, 230), (150, 80, 210)]):
+        for step, colour in enumerate(
+            [(228, 60, 60), (246, 150, 40), (250, 220, 60), (70, 180, 90), (60, 120, 230), (150, 80, 210)]
+        ):
             radius = 0.5 - 0.024 * step
-            arc = [(middle + radius * math.cos(turn), 0.68 - radius * math.sin(turn)) for turn in (math.pi * part / 30 for part in range(31))]
+            arc = [
+                (middle + radius * math.cos(turn), 0.68 - radius * math.sin(turn))
+                for turn in (math.pi * part / 30 for part in range(31))
+            ]
             canvas.line(arc, mix(colour, light.sky[1], 0.15), 0.026)
     if "clouds" in scene.extras:
         count = rng.randint(4, 6) if scene.weather == "cloudy" else rng.randint(2, 3)
         for number in range(round(count * max(1, canvas.aspect * 0.8))):
             x = canvas.aspect * ((number + rng.uniform(0.2, 0.8)) / count % 1)
-            _cloud(canvas, rng, (x, rng.uniform(0.08, 0.3)), rng.uniform(0.07, 0.12), mix(light.cloud, light.sky[0], 0.35 if scene.weather == "cloudy" else 0.05))
+            _cloud(
+                canvas,
+                rng,
+                (x, rng.uniform(0.08, 0.3)),
+                rng.uniform(0.07, 0.12),
+                mix(light.cloud, light.sky[0], 0.35 if scene.weather == "cloudy" else 0.05),
+            )
     if "birds" in scene.extras:
         x, y = rng.uniform(0.2, 0.6) * canvas.aspect, rng.uniform(0.15, 0.35)
         for _ in range(rng.randint(3, 5)):
             cx, cy, size = x + rng.uniform(0, 0.3), y + rng.uniform(-0.08, 0.08), 0.035
             canvas.line([(cx - size, cy - size * 0.6), (cx, cy), (cx + size, cy - size * 0.6)], (40, 36, 60), 0.013)
     if "balloon" in scene.extras:
-        _balloon(canvas, rng, (rng.uniform(0.2, 0.8) * canvas.aspect, rng.uniform(0.18, 0.28)), rng.uniform(0.13, 0.17), light)
+        _balloon(
+            canvas,
+            rng,
+            (rng.uniform(0.2, 0.8) * canvas.aspect, rng.uniform(0.18, 0.28)),
+            rng.uniform(0.13, 0.17),
+            light,
+        )
 
 
 def fir(canvas: Canvas, foot: Point, height: float, colour: Colour, light: Light, *, snow: bool = False) -> None:
     """Draw a fir tree standing at `foot`."""
     x, y = foot
-    canvas.rectangle(x - 0.018 * height / 0.3, y - 0.16 * height, x + 0.018 * height / 0.3, y, light.on((100, 66, 40)), outline=False)
+    canvas.rectangle(
+        x - 0.018 * height / 0.3, y - 0.16 * height, x + 0.018 * height / 0.3, y, light.on((100, 66, 40)), outline=False
+    )
     for low, high, half in ((0.1, 0.55, 0.3), (0.36, 0.8, 0.23), (0.6, 1.0, 0.16)):
-        canvas.polygon([(x - half * height, y - low * height), (x, y - high * height), (x + half * height, y - low * height)], colour)
+        canvas.polygon(
+            [(x - half * height, y - low * height), (x, y - high * height), (x + half * height, y - low * height)],
+            colour,
+        )
         if snow and not canvas.outlined:
             middle = (low + high) / 2 + 0.06
-            canvas.polygon([(x - half * 0.42 * height, y - middle * height), (x, y - high * height), (x + half * 0.42 * height, y - middle * height)], light.on((246, 250, 255)))
+            canvas.polygon(
+                [
+                    (x - half * 0.42 * height, y - middle * height),
+                    (x, y - high * height),
+                    (x + half * 0.42 * height, y - middle * height),
+                ],
+                light.on((246, 250, 255)),
+            )
 
 
 def _boat(canvas: Canvas, rng: random.Random, foot: Point, size: float, light: Light) -> None:
@@ -92,20 +150,49 @@ def _boat(canvas: Canvas, rng: random.Random, foot: Point, size: float, light: L
     hull = mix(light.on(rng.choice([(176, 60, 50), (120, 72, 40), (40, 60, 120)])), (180, 90, 70), lift)
     sail = mix(light.on((250, 248, 240)), (250, 248, 240), 0.55)
     canvas.line([(x, y), (x, y - size)], hull, 0.014)
-    canvas.polygon([(x + 0.04 * size, y - 0.98 * size), (x + 0.5 * size, y - 0.2 * size), (x + 0.04 * size, y - 0.2 * size)], sail)
-    canvas.polygon([(x - 0.06 * size, y - 0.8 * size), (x - 0.06 * size, y - 0.2 * size), (x - 0.4 * size, y - 0.2 * size)], mix(sail, hull, 0.15))
-    canvas.polygon([(x - 0.55 * size, y - 0.12 * size), (x + 0.6 * size, y - 0.12 * size), (x + 0.42 * size, y + 0.14 * size), (x - 0.4 * size, y + 0.14 * size)], hull)
+    canvas.polygon(
+        [(x + 0.04 * size, y - 0.98 * size), (x + 0.5 * size, y - 0.2 * size), (x + 0.04 * size, y - 0.2 * size)], sail
+    )
+    canvas.polygon(
+        [(x - 0.06 * size, y - 0.8 * size), (x - 0.06 * size, y - 0.2 * size), (x - 0.4 * size, y - 0.2 * size)],
+        mix(sail, hull, 0.15),
+    )
+    canvas.polygon(
+        [
+            (x - 0.55 * size, y - 0.12 * size),
+            (x + 0.6 * size, y - 0.12 * size),
+            (x + 0.42 * size, y + 0.14 * size),
+            (x - 0.4 * size, y + 0.14 * size),
+        ],
+        hull,
+    )
 
 
 def _lighthouse(canvas: Canvas, foot: Point, size: float, light: Light) -> None:
     x, y = foot
-    canvas.polygon([(x - 0.4 * size, y + 0.1 * size), (x - 0.22 * size, y - 0.08 * size), (x + 0.24 * size, y - 0.1 * size), (x + 0.42 * size, y + 0.1 * size)], light.on((96, 90, 92)))
+    canvas.polygon(
+        [
+            (x - 0.4 * size, y + 0.1 * size),
+            (x - 0.22 * size, y - 0.08 * size),
+            (x + 0.24 * size, y - 0.1 * size),
+            (x + 0.42 * size, y + 0.1 * size),
+        ],
+        light.on((96, 90, 92)),
+    )
     white, red = (mix(light.on(colour), colour, 0.35) for colour in ((248, 246, 240), (206, 44, 44)))
     parts = 5
     for part in range(parts):
         low, high = part / parts, (part + 1) / parts
         wide, narrow = 0.17 - 0.06 * low, 0.17 - 0.06 * high
-        canvas.polygon([(x - wide * size, y - low * size), (x + wide * size, y - low * size), (x + narrow * size, y - high * size), (x - narrow * size, y - high * size)], red if part % 2 else white)
+        canvas.polygon(
+            [
+                (x - wide * size, y - low * size),
+                (x + wide * size, y - low * size),
+                (x + narrow * size, y - high * size),
+                (x - narrow * size, y - high * size),
+            ],
+            red if part % 2 else white,
+        )
     canvas.rectangle(x - 0.08 * size, y - 1.14 * size, x + 0.08 * size, y - size, (255, 236, 130))
     canvas.polygon([(x - 0.13 * size, y - 1.13 * size), (x, y - 1.3 * size), (x + 0.13 * size, y - 1.13 * size)], red)
 
@@ -140,14 +227,30 @@ def _palm(canvas: Canvas, rng: random.Random, foot: Point, size: float, light: L
     for turn in (-2.9, -2.3, -1.75, -1.3, -0.75, -0.2, 0.15, 3.0):
         tip = (top_x + 0.5 * size * math.cos(turn), top_y + 0.34 * size * math.sin(turn) + 0.1 * size)
         bend = (top_x + 0.28 * size * math.cos(turn), top_y + 0.3 * size * math.sin(turn) - 0.05 * size)
-        canvas.polygon([(top_x, top_y - 0.05 * size), bend, tip, (bend[0], bend[1] + 0.1 * size), (top_x, top_y + 0.05 * size)], light.on((46, 132, 62)))
+        canvas.polygon(
+            [(top_x, top_y - 0.05 * size), bend, tip, (bend[0], bend[1] + 0.1 * size), (top_x, top_y + 0.05 * size)],
+            light.on((46, 132, 62)),
+        )
 
 
 def _cactus(canvas: Canvas, foot: Point, size: float, light: Light) -> None:
     x, y = foot
     green = light.on((40, 128, 70))
-    for left, right, top, bottom in ((-0.11, 0.11, 1.0, 0.0), (-0.42, -0.26, 0.78, 0.4), (-0.42, 0.0, 0.5, 0.36), (0.26, 0.42, 0.88, 0.52), (0.0, 0.42, 0.62, 0.48)):
-        canvas.rectangle(x + left * size, y - top * size, x + right * size, y - bottom * size, green, outline=not canvas.outlined or top - bottom > 0.2)
+    for left, right, top, bottom in (
+        (-0.11, 0.11, 1.0, 0.0),
+        (-0.42, -0.26, 0.78, 0.4),
+        (-0.42, 0.0, 0.5, 0.36),
+        (0.26, 0.42, 0.88, 0.52),
+        (0.0, 0.42, 0.62, 0.48),
+    ):
+        canvas.rectangle(
+            x + left * size,
+            y - top * size,
+            x + right * size,
+            y - bottom * size,
+            green,
+            outline=not canvas.outlined or top - bottom > 0.2,
+        )
     for cx, cy, radius in ((0, 1.0, 0.11), (-0.34, 0.78, 0.08), (0.34, 0.88, 0.08)):
         canvas.ellipse((x + cx * size, y - cy * size), radius * size, radius * size, green, outline=not canvas.outlined)
 
@@ -187,4 +290,8 @@ def weather(canvas: Canvas, rng: random.Random, kind: str, light: Light) -> None
             canvas.line([(x, y), (x + 0.025, y + 0.08)], mix(light.sky[-1], (225, 235, 250), 0.55), 0.007)
     elif kind == "snowfall":
         for _ in range(round(80 * canvas.aspect)):
-            canvas.dot((rng.uniform(0, canvas.aspect), rng.uniform(0, 1)), rng.uniform(0.006, 0.014), mix(light.on((255, 255, 255)), (255, 255, 255), 0.6))
+            canvas.dot(
+                (rng.uniform(0, canvas.aspect), rng.uniform(0, 1)),
+                rng.uniform(0.006, 0.014),
+                mix(light.on((255, 255, 255)), (255, 255, 255), 0.6),
+            )

@@ -17,7 +17,14 @@ def _ridge(canvas: Canvas, rng: random.Random, height: float, swing: float, wave
     phases = [(rng.uniform(0, 2 * math.pi), waves * (1 + 0.9 * number), swing / (1 + number)) for number in range(3)]
     count = 48
     return [
-        (canvas.aspect * step / count, height + sum(size * math.sin(phase + frequency * canvas.aspect * step / count) for phase, frequency, size in phases) * 0.6)
+        (
+            canvas.aspect * step / count,
+            height
+            + sum(
+                size * math.sin(phase + frequency * canvas.aspect * step / count) for phase, frequency, size in phases
+            )
+            * 0.6,
+        )
         for step in range(count + 1)
     ]
 
@@ -38,19 +45,19 @@ def _down_to_the_edge(canvas: Canvas, ridge: Ridge) -> list[Point]:
     return [*ridge, (canvas.aspect + 0.2, 1.1), (-0.2, 1.1)]
 
 
-def _height_at(ridge: Ridge, x: float) -> float:
-    for (left, high), (right, low) in zip(ridge, ridge[1:], strict=False):
-        if left <= x <= right and right > left:
-            return high + (low - high) * (x - left) / (right - left)
-    return ridge[-1][1]
-
-
 def _water(canvas: Canvas, rng: random.Random, light: Light, horizon: float, bottom: float, lamp: float | None) -> None:
     deep = shiver(light.water, rng)
     steps = 1 if canvas.style == "flat" or canvas.outlined else 7
     for step in range(steps):
         top = horizon + (bottom - horizon) * step / steps
-        canvas.rectangle(-0.1, top, canvas.aspect + 0.1, bottom + 0.05, mix(mix(deep, light.sky[-1], 0.3), deep, (step + 0.5) / steps), outline=step == 0)
+        canvas.rectangle(
+            -0.1,
+            top,
+            canvas.aspect + 0.1,
+            bottom + 0.05,
+            mix(mix(deep, light.sky[-1], 0.3), deep, (step + 0.5) / steps),
+            outline=step == 0,
+        )
     for _ in range(12):
         x, y = rng.uniform(0, canvas.aspect), horizon + (bottom - horizon) * rng.uniform(0.12, 0.95)
         length = 0.03 + 0.07 * (y - horizon) / (bottom - horizon)
@@ -67,7 +74,11 @@ def _beach(canvas: Canvas, rng: random.Random, light: Light, lamp: float | None)
     shore = rng.uniform(0.74, 0.82)
     _water(canvas, rng, light, horizon, shore + 0.06, lamp)
     line = _ridge(canvas, rng, shore, 0.03, 3.2)
-    canvas.polygon(_down_to_the_edge(canvas, [(x, y - 0.025) for x, y in line]), mix(light.on((255, 255, 255)), light.water, 0.1), outline=False)
+    canvas.polygon(
+        _down_to_the_edge(canvas, [(x, y - 0.025) for x, y in line]),
+        mix(light.on((255, 255, 255)), light.water, 0.1),
+        outline=False,
+    )
     canvas.polygon(_down_to_the_edge(canvas, line), shiver(light.on((240, 214, 150)), rng))
     return [extras.Ground(horizon, shore, water=True), extras.Ground(shore + 0.03, 0.97)]
 
@@ -88,7 +99,13 @@ def _mountains(canvas: Canvas, rng: random.Random, light: Light, _lamp: float | 
             if depth > 0.03:
                 slope = max(0.35, (low - y) / 0.2)
                 half = depth / slope
-                cap = [(x, y), (x + half * 0.7, y + depth), (x + half * 0.25, y + depth * 0.75), (x - half * 0.1, y + depth * 1.1), (x - half * 0.7, y + depth)]
+                cap = [
+                    (x, y),
+                    (x + half * 0.7, y + depth),
+                    (x + half * 0.25, y + depth * 0.75),
+                    (x - half * 0.1, y + depth * 1.1),
+                    (x - half * 0.7, y + depth),
+                ]
                 canvas.polygon(cap, light.on((246, 248, 255)))
             if not canvas.outlined and canvas.style != "flat":
                 canvas.polygon([(x, y + depth * 0.9), (x + 0.1, base), (x + 0.02, base)], mix(rock, (10, 10, 30), 0.18))
@@ -113,7 +130,13 @@ def _forest(canvas: Canvas, rng: random.Random, light: Light, _lamp: float | Non
             x = canvas.aspect * (number + 0.5 + rng.uniform(-0.3, 0.3)) / count
             if row == 2 and abs(x / canvas.aspect - 0.5) < 0.24:
                 continue
-            extras.fir(canvas, (x, foot + rng.uniform(-0.02, 0.02)), size * rng.uniform(0.8, 1.15), shiver(light.on(green), rng), light)
+            extras.fir(
+                canvas,
+                (x, foot + rng.uniform(-0.02, 0.02)),
+                size * rng.uniform(0.8, 1.15),
+                shiver(light.on(green), rng),
+                light,
+            )
     return [extras.Ground(0.88, 0.96)]
 
 
@@ -133,15 +156,29 @@ def _lit_snow(colour: Colour, light: Light) -> Colour:
 def _snow(canvas: Canvas, rng: random.Random, light: Light, _lamp: float | None) -> list[extras.Ground]:
     for number, height in enumerate((0.56, 0.68)):
         white = mix((206, 220, 240), (236, 242, 252), number)
-        canvas.polygon(_down_to_the_edge(canvas, _ridge(canvas, rng, height, 0.05, 2.4)), shiver(_lit_snow(white, light), rng, 4))
+        canvas.polygon(
+            _down_to_the_edge(canvas, _ridge(canvas, rng, height, 0.05, 2.4)), shiver(_lit_snow(white, light), rng, 4)
+        )
     for _ in range(rng.randint(3, 6)):
         foot = rng.uniform(0.66, 0.8)
-        extras.fir(canvas, (rng.uniform(0.02, 0.98) * canvas.aspect, foot), 0.28 * (0.4 + foot), light.on((52, 104, 84)), light, snow=True)
-    canvas.polygon(_down_to_the_edge(canvas, _ridge(canvas, rng, 0.83, 0.03, 2.4)), shiver(_lit_snow((248, 250, 255), light), rng, 3))
+        extras.fir(
+            canvas,
+            (rng.uniform(0.02, 0.98) * canvas.aspect, foot),
+            0.28 * (0.4 + foot),
+            light.on((52, 104, 84)),
+            light,
+            snow=True,
+        )
+    canvas.polygon(
+        _down_to_the_edge(canvas, _ridge(canvas, rng, 0.83, 0.03, 2.4)),
+        shiver(_lit_snow((248, 250, 255), light), rng, 3),
+    )
     return [extras.Ground(0.82, 0.95)]
 
 
-def _city(canvas: Canvas, rng: random.Random, light: Light, _lamp: float | None, *, neon: bool = False) -> list[extras.Ground]:
+def _city(
+    canvas: Canvas, rng: random.Random, light: Light, _lamp: float | None, *, neon: bool = False
+) -> list[extras.Ground]:
     street = 0.88
     wall = {"day": (128, 140, 162), "sunset": (92, 56, 84), "night": (26, 30, 56), "dawn": (150, 128, 154)}[light.time]
     for row in range(2):
@@ -167,10 +204,14 @@ def _city(canvas: Canvas, rng: random.Random, light: Light, _lamp: float | None,
 NEON: tuple[Colour, ...] = ((255, 60, 190), (40, 230, 255), (170, 90, 255), (255, 220, 60))
 
 
-def _windows(canvas: Canvas, rng: random.Random, light: Light, box: tuple[float, float, float], street: float, *, neon: bool) -> None:
+def _windows(
+    canvas: Canvas, rng: random.Random, light: Light, box: tuple[float, float, float], street: float, *, neon: bool
+) -> None:
     left, top, right = box
     lit = {"day": 0.75, "sunset": 0.6, "night": 0.55, "dawn": 0.4}[light.time]
-    glass = {"day": (206, 228, 246), "sunset": (255, 206, 110), "night": (255, 222, 120), "dawn": (255, 230, 190)}[light.time]
+    glass = {"day": (206, 228, 246), "sunset": (255, 206, 110), "night": (255, 222, 120), "dawn": (255, 230, 190)}[
+        light.time
+    ]
     columns = max(2, round((right - left) / 0.045))
     gap = (right - left) / columns
     y = top + 0.04
@@ -202,7 +243,9 @@ def _lamp_of(canvas: Canvas, rng: random.Random, scene: Scene) -> Point | None:
         return x, rng.uniform(0.14, 0.26)
     if "sun" in scene.extras:
         low = scene.place in ("beach", "sea")
-        return x, rng.uniform(0.13, 0.24) if scene.time == "day" else rng.uniform(0.42, 0.5) if low else rng.uniform(0.2, 0.34)
+        return x, rng.uniform(0.13, 0.24) if scene.time == "day" else rng.uniform(0.42, 0.5) if low else rng.uniform(
+            0.2, 0.34
+        )
     return None
 
 

@@ -108,7 +108,9 @@ def possible_extras(place: str, time: str) -> list[str]:
     return [
         extra
         for extra, places in NAMED_EXTRAS.items()
-        if place in places and not (extra in NIGHT_ONLY and time != "night") and not (extra in NEVER_AT_NIGHT and time == "night")
+        if place in places
+        and not (extra in NIGHT_ONLY and time != "night")
+        and not (extra in NEVER_AT_NIGHT and time == "night")
     ]
 
 
@@ -144,7 +146,9 @@ def _arrangement(rng: random.Random) -> Arrangement:
     background = rng.choice(list(COLOURS))
     form = rng.choices(("shape", "subject", "two", "several"), (0.34, 0.24, 0.34, 0.08))[0]
     if form == "two":
-        return Arrangement(background, (_item(rng, background, SHAPES), _item(rng, background, SHAPES)), rng.choice(RELATIONS))
+        return Arrangement(
+            background, (_item(rng, background, SHAPES), _item(rng, background, SHAPES)), rng.choice(RELATIONS)
+        )
     if form == "several":
         item = _item(rng, background, SHAPES)
         return Arrangement(background, (Item(item.kind, item.colour),), count=rng.randint(2, 4))

@@ -87,7 +87,10 @@ class Trainer:
         self._averaging = averaging
         self._averages = {name: copy.deepcopy(module).requires_grad_(False) for name, module in modules.items()}
         groups = [
-            {"params": [p for p in module.parameters() if p.requires_grad], "lr": learning_rate * (rates or {}).get(name, 1.0)}
+            {
+                "params": [p for p in module.parameters() if p.requires_grad],
+                "lr": learning_rate * (rates or {}).get(name, 1.0),
+            }
             for name, module in modules.items()
         ]
         self._optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay, betas=(0.9, 0.98))

@@ -9,18 +9,14 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional
 
+from tools.pocket.data import to_tensor
 from tools.pocket.draw import draw
-from tools.pocket.networks import new_vae
+from tools.pocket.networks import LATENT_CHANNELS, new_vae
 from tools.pocket.spec import sample
 from tools.pocket.training import SEED, Budget, History, Trainer, half_precision
 
 CROP = 64
 KL_WEIGHT = 3e-4
-
-
-def to_tensor(images: "list[np.ndarray]") -> Tensor:
-    """Pictures of (height, width, 3) bytes to a tensor (count, 3, height, width) on [-1, 1]."""
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 class Batches:
@@ -62,12 +58,50 @@ def reconstruction_loss(made: Tensor, truth: Tensor) -> Tensor:
     return functional.l1_loss(made, truth) + 0.5 * functional.mse_loss(made, truth) + 0.5 * slopes
 
 
+@torch.no_grad()
+def start_as_block_means(vae: AutoencoderKL, keep: float = 0.1) -> None:
+    """Set the first weights so that three latents are the mean colour of each 8×8 block, which is what comes out again.
+
+    From random weights the mean colours alone take thousands of steps, since the group norms take away what is even in a
+    picture. Here colours ride on the shortcuts; two anchor channels hold each norm nearly still; and a colour goes in with
+    both signs, since silu(x) - silu(-x) = x. `keep` is what remains of the random weights, to learn the rest with.
+    """
+    carried = vae.config["block_out_channels"][0]
+    for name, part in vae.named_modules():
+        if name.endswith(("conv2", "conv_shortcut", "samplers.0.conv", "conv_in", "conv_out", "quant_conv")):
+            part.weight.mul_(keep)
+            part.bias.zero_()
+        if name.endswith(("conv_shortcut", "samplers.0.conv")):
+            for channel in range(carried):
+                part.weight[channel] = 0
+                if name.endswith("downsamplers.0.conv"):
+                    part.weight[channel, channel, :2, :2] = 0.25
+                else:
+                    part.weight[channel, channel, part.weight.shape[2] // 2, part.weight.shape[3] // 2] = 1
+    for half in (vae.encoder, vae.decoder):
+        half.conv_in.weight[:6] = 0
+        half.conv_out.weight[:3] = 0
+        for colour in range(3):
+            half.conv_in.weight[colour, colour, 1, 1], half.conv_in.weight[3 + colour, colour, 1, 1] = 1, -1
+            half.conv_out.weight[colour, colour, 1, 1], half.conv_out.weight[colour, 3 + colour, 1, 1] = 1, -1
+        half.conv_in.bias[6:carried:2], half.conv_in.bias[7:carried:2] = 1, -1
+    vae.encoder.conv_out.weight[3:LATENT_CHANNELS] *= 3 / keep  # the fourth latent is for what the means leave out
+    vae.decoder.conv_in.weight[16:, 3:] *= 2 / keep
+    vae.quant_conv.bias[LATENT_CHANNELS:] = -6
+    for latent in range(LATENT_CHANNELS):
+        for conv in (vae.quant_conv, vae.post_quant_conv):
+            conv.weight[latent] = 0
+            conv.weight[latent, latent] = 1
+
+
 def train_vae(work: Path, budget: Budget, device: torch.device, batch: int = 32) -> tuple[AutoencoderKL, History]:
     """Train the autoencoder in `work/vae`; returns it with averaged weights and its latents scaled to unit deviation."""
     torch.manual_seed(SEED)
-    vae = new_vae().to(device)
-    trainer = Trainer(work / "vae", {"vae": vae}, budget, learning_rate=2e-3, weight_decay=0.0, averaging=0.999)
-    batches = Batches(10_000_000 + trainer.history.steps * batch, batch, device)
+    vae = new_vae()
+    start_as_block_means(vae)
+    vae.to(device)
+    trainer = Trainer(work / "vae", {"vae": vae}, budget, learning_rate=1e-3, weight_decay=0.0, averaging=0.999)
+    batches = Batches(10_000_000 + trainer.history.steps * 32, batch, device)
 
     def loss_of() -> Tensor:
         truth = batches.draw()

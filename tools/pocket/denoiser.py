@@ -1,0 +1,94 @@
+"""Train the denoiser together with the text encoder: `pocket` itself, and whatever is tuned from it."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from torch import Tensor
+from torch.nn import functional
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from tools.pocket.data import Batch, Shelf
+from tools.pocket.networks import TEXT_LENGTH, new_scheduler, new_unet
+from tools.pocket.training import SEED, Budget, History, Trainer, half_precision
+
+
+@dataclass(slots=True)
+class Parts:
+    """The networks of a pipeline, loose."""
+
+    vae: AutoencoderKL
+    unet: UNet2DConditionModel
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    scheduler: DDIMScheduler
+
+
+def tokens(tokenizer: CLIPTokenizer, prompts: list[str], device: torch.device) -> Tensor:
+    """Prompts to token ids (count, 32)."""
+    read = tokenizer(prompts, padding="max_length", max_length=TEXT_LENGTH, truncation=True, return_tensors="pt")
+    return read.input_ids.to(device)
+
+
+def noised(scheduler: DDIMScheduler, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Choose timesteps and noise: returns noised latents, timesteps (count,), and the velocity to predict.
+
+    Timesteps lean a little to the noisy end, where the layout and the colours are settled.
+    """
+    count = latents.shape[0]
+    share = torch.rand(count, device=latents.device) ** 0.8
+    timesteps = (
+        (share * scheduler.config["num_train_timesteps"]).long().clamp(max=scheduler.config["num_train_timesteps"] - 1)
+    )
+    noise = torch.randn_like(latents)
+    return scheduler.add_noise(latents, noise, timesteps), timesteps, scheduler.get_velocity(latents, noise, timesteps)
+
+
+def train_denoiser(
+    work: Path,
+    parts: Parts,
+    shelf: Shelf,
+    budget: Budget,
+    device: torch.device,
+    *,
+    batch: int = 32,
+    name: str = "unet",
+    learning_rate: float = 1.2e-3,
+    text_rate: float = 0.15,
+    more: Callable[[Batch, Tensor], Tensor] | None = None,
+) -> History:
+    """Train `parts.unet` and the text encoder in `work/name`; `parts` holds the averaged weights afterwards.
+
+    `more(batch, noisy)` may add channels to what the denoiser sees (inpainting).
+    """
+    torch.manual_seed(SEED)
+    modules = {"unet": parts.unet.to(device), "text_encoder": parts.text_encoder.to(device)}
+    trainer = Trainer(work / name, modules, budget, learning_rate=learning_rate, rates={"text_encoder": text_rate})
+    torch.manual_seed(SEED + trainer.history.steps)
+
+    def loss_of() -> Tensor:
+        given = shelf.batch(batch)
+        noisy, timesteps, velocity = noised(parts.scheduler, given.latents)
+        seen = noisy if more is None else more(given, noisy)
+        with half_precision(device):
+            words = parts.text_encoder(tokens(parts.tokenizer, given.prompts, device))[0]
+            guess = parts.unet(seen, timesteps, words, return_dict=False)[0]
+        return functional.mse_loss(guess.float(), velocity)
+
+    parts.unet.train()
+    history = trainer.run(loss_of)
+    unet, text_encoder = trainer.averaged("unet"), trainer.averaged("text_encoder")
+    assert isinstance(unet, UNet2DConditionModel)
+    assert isinstance(text_encoder, CLIPTextModel)
+    parts.unet, parts.text_encoder = unet.eval(), text_encoder.eval()
+    return history
+
+
+def fresh_parts(vae: AutoencoderKL, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> Parts:
+    """Put a new denoiser beside a trained autoencoder and a text encoder."""
+    torch.manual_seed(SEED)
+    random.seed(SEED)
+    return Parts(vae, new_unet(), text_encoder, tokenizer, new_scheduler())
