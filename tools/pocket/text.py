@@ -71,14 +71,26 @@ NOT_ASKED = -100
 # The tokenizer
 
 
-def _alphabet() -> list[str]:
-    """The bytes that lower-case UTF-8 can hold, as the byte-level tokenizer writes them."""
+def _bytes_of(text: str) -> list[str]:
+    """The bytes of a text, each as the character that the byte-level tokenizer writes for it."""
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return [char for piece, _ in byte_level.pre_tokenize_str(text) for char in piece]
+
+
+def _alphabet() -> list[str]:
+    """The bytes that lower-case UTF-8 can hold."""
     texts = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
     texts += ["".join(chr(code) for code in range(0x80, 0x800, 32)), "\u0800\u1000\u2000\u3000\u4000\u5000\u6000\u7000"]
     texts += ["\u8000\u9000\ua000\ub000\uc000\ue000\uf000", "\ud7a3\U00010000\U00040000\U00080000\U000c0000\U00100000"]
     texts += ["".join(chr(code) for code in range(0x80, 0xC0))]
-    return sorted({char for text in texts for piece, _ in byte_level.pre_tokenize_str(text) for char in piece})
+    return sorted({char for text in texts for char in _bytes_of(text)})
+
+
+def _beginnings() -> set[str]:
+    """The bytes after which another must come: no word ends with one."""
+    return {char for char in _alphabet() if not char.isascii()} - {
+        _bytes_of(chr(code))[-1] for code in range(0x80, 0xC0)
+    }
 
 
 def _corpus(captions: int) -> Iterator[str]:
@@ -98,10 +110,14 @@ def learn_tokenizer(folder: Path, captions: int = 40_000) -> CLIPTokenizer:
     assert clip.backend_tokenizer.normalizer is not None
     tokenizer.normalizer = normalizers.Sequence([clip.backend_tokenizer.normalizer])
     tokenizer.pre_tokenizer = clip.backend_tokenizer.pre_tokenizer
+    alphabet = _alphabet()
+    # Left alone, the trainer numbers the characters that end a word in no fixed order, and equal pairs are merged by
+    # number. Given as special tokens they have theirs from the start, so that an encoder fits a tokenizer learned again.
+    ends = [f"{char}</w>" for char in alphabet if char not in _beginnings()]
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
-        special_tokens=[BOS, EOS],
-        initial_alphabet=_alphabet(),
+        special_tokens=[BOS, EOS, *ends],
+        initial_alphabet=alphabet,
         end_of_word_suffix="</w>",
         show_progress=False,
     )

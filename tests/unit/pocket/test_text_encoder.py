@@ -51,6 +51,10 @@ def test_tokenizer_saved_again_reads_the_same(tokenizer: CLIPTokenizer, tmp_path
         )
 
 
+def test_learn_tokenizer_again_gives_the_same_ids(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
+    assert text.learn_tokenizer(tmp_path, captions=4000).get_vocab() == tokenizer.get_vocab()
+
+
 def test_tokens_caption_begin_end_padding(tokenizer: CLIPTokenizer) -> None:
     ids = text.tokens(tokenizer, ["a red circle", "a beach at sunset, " * 20])
     assert ids.shape == (2, 32)
