@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tools.pocket.regions import Array, Region, background, colour_name, lab, regions
-from tools.pocket.sight import EXTRAS, KINDS, SceneNet, ThingNet, pixels_of, thing_crop, to_tensor
+from tools.pocket.sight import EXTRAS, KINDS, SceneNet, ThingNet, pixels_of, scene_input, thing_crop
 from tools.pocket.spec import PLACES, SHAPES, TIMES
 
 FOLDER = Path(__file__).parent / "detector"
@@ -142,7 +142,7 @@ class Detector:
         """Read landscapes, `rows` at a time."""
         read: list[SceneReading] = []
         for start in range(0, len(images), rows):
-            outputs = self.scenes(to_tensor(images[start : start + rows]).to(self.device))
+            outputs = self.scenes(scene_input(images[start : start + rows]).to(self.device))
             for place, time, extras in zip(*(output.cpu() for output in outputs), strict=True):
                 chances = tuple(float(chance) for chance in extras.sigmoid())
                 seen = frozenset(name for name, chance in zip(EXTRAS, chances, strict=True) if chance > 0.5)
@@ -153,7 +153,7 @@ class Detector:
     def features(self, images: list[Image.Image], rows: int = 32) -> Tensor:
         """What SceneNet sees in each picture before it decides: (pictures, SceneNet.FEATURES), float32."""
         parts = [
-            self.scenes.features(to_tensor(images[start : start + rows]).to(self.device)).cpu()
+            self.scenes.features(scene_input(images[start : start + rows]).to(self.device)).cpu()
             for start in range(0, len(images), rows)
         ]
         return torch.cat(parts)

@@ -165,11 +165,12 @@ def questions(n: int = 500, seed: int = 0, known: Container[str] = frozenset()) 
     """Set the questions, always the same for the same arguments; `known` are captions that training has."""
     asked: list[Question] = []
     for kind, share in KINDS.items():
-        rng = random.Random(f"pocket judge {seed} {kind}")
         for number in range(round(n * share / 100)):
+            rng = random.Random(f"pocket judge {seed} {kind} {number}")
             picture = _picture(kind, number, rng)
+            noise = rng.getrandbits(31)
             prompt = _words(picture, number // 2 % 3 == 0, rng, known)
-            asked.append(Question(prompt, picture, rng.getrandbits(31), _is_held_out(picture), kind))
+            asked.append(Question(prompt, picture, noise, _is_held_out(picture), kind))
     return asked
 
 

@@ -1,6 +1,6 @@
 """Colour names and connected regions of a picture, in numpy alone: what the detector measures before it classifies."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,8 @@ NAMES = tuple(COLOURS)
 EDGE = 15.0
 # Parts of the picture's area: less is a speck, not a thing.
 SPECK = 0.006
+# How far, in pixels, a rim reaches from its thing.
+RIM = 4
 
 _SRGB_TO_XYZ = np.array(
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]],
@@ -135,18 +137,37 @@ def cover(pixels: Array, thing: Array, ground: Array) -> Array:
     return np.clip(((pixels - ground) @ way) / max(float(way @ way), 1e-6), 0, 1).astype(np.float32)
 
 
-def _main_colours(pixels: Array, standing: Mask) -> list[Array]:
-    """The colours that cover thick parts of what stands out; the mixed pixels of an edge are too thin to count."""
+def _main_colours(pixels: Array, standing: Mask, ground: Array) -> list[Array]:
+    """The colours that cover thick parts of what stands out.
+
+    The mixed pixels of an edge are too thin to count, and a blotch of the ground's own name is the ground, badly painted.
+    """
     core = eroded(eroded(standing))
     names = np.where(core if core.any() else standing, nearest(pixels), -1)
-    thick = (eroded(names == name) for name in range(len(NAMES)))
+    thick = (eroded(names == name) for name in range(len(NAMES)) if name != nearest(ground))
     return [np.median(pixels[part], axis=0).astype(np.float32) for part in thick if part.mean() > SPECK / 3]
+
+
+def _without_rims(found: list[Region]) -> list[Region]:
+    """Give each blurred rim, which takes a colour between thing and ground for its own, back to the thing it lies along."""
+    kept: list[Region] = []
+    for region in found:
+        for index, larger in enumerate(kept):
+            near = larger.mask
+            for _ in range(RIM):
+                near = dilated(near)
+            if (near & region.mask).sum() > 0.6 * region.mask.sum():
+                kept[index] = replace(larger, mask=larger.mask | region.mask)
+                break
+        else:
+            kept.append(region)
+    return kept
 
 
 def regions(pixels: Array, ground: Array) -> list[Region]:
     """Find the coloured things before a ground, the largest first; two colours that touch are two things."""
     standing = distance(pixels, ground) > EDGE
-    colours = _main_colours(pixels, standing)
+    colours = _main_colours(pixels, standing, ground)
     if not colours:
         return []
     owner = np.argmin(np.stack([distance(pixels, colour) for colour in [ground, *colours]]), axis=0)
@@ -158,4 +179,4 @@ def regions(pixels: Array, ground: Array) -> list[Region]:
                 continue
             own = np.median(pixels[inside], axis=0).astype(np.float32)
             found.append(Region(part, own, colour_name(own)))
-    return sorted(found, key=lambda region: -region.area)
+    return _without_rims(sorted(found, key=lambda region: -region.area))

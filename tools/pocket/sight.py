@@ -4,11 +4,13 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tools.pocket.regions import Array, Mask, cover, dilated, distance
 from tools.pocket.spec import NAMED_EXTRAS, PLACES, SHAPES, SUBJECTS, TIMES
 
 PICTURE = 128
+SCENE = 64
 CROP = 32
 KINDS = (*SHAPES, *SUBJECTS)
 EXTRAS = tuple(NAMED_EXTRAS)
@@ -35,21 +37,25 @@ class ThingNet(nn.Module):
 
 
 class SceneNet(nn.Module):
-    """Says place, time and named extras of a landscape. In: (rows, 3, 128, 128), -1 to 1; out: three tensors of logits."""
+    """Says place, time and named extras of a landscape. In: (rows, 3, 64, 64), -1 to 1; out: three tensors of logits.
 
-    WIDTHS = (20, 40, 64, 96)
+    An extra is there when it is anywhere: its chance is that of the likeliest of 8×8 spots, helped by the whole picture.
+    """
+
+    WIDTHS = (24, 48, 64, 96)
     FEATURES = 2 * WIDTHS[-1]
 
     def __init__(self) -> None:
         super().__init__()
         one, two, three, four = self.WIDTHS
         self.body = nn.Sequential(
-            _layer(3, one, 2, 5), _layer(one, two, 2), _layer(two, two, 1), _layer(two, three, 2), _layer(three, three, 1),
-            _layer(three, four, 2), _layer(four, four, 1),
+            _layer(3, one, 2, 5), _layer(one, two, 1), _layer(two, three, 2), _layer(three, three, 1), _layer(three, four, 2),
+            _layer(four, four, 1),
         )  # fmt: skip
-        self.place = nn.Linear(self.FEATURES, len(PLACES))
-        self.time = nn.Linear(self.FEATURES, len(TIMES))
-        self.extras = nn.Linear(self.FEATURES, len(EXTRAS))
+        self.place = nn.Linear(four, len(PLACES))
+        self.time = nn.Linear(four, len(TIMES))
+        self.spots = nn.Conv2d(four, len(EXTRAS), 1)
+        self.whole = nn.Linear(four, len(EXTRAS))
 
     def features(self, pictures: Tensor) -> Tensor:
         """The last features, averaged over the picture and at their strongest: (rows, FEATURES)."""
@@ -57,8 +63,9 @@ class SceneNet(nn.Module):
         return torch.cat((maps.mean((2, 3)), maps.amax((2, 3))), 1)
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        features = self.features(pictures)
-        return self.place(features), self.time(features), self.extras(features)
+        maps = self.body(pictures)
+        mean = maps.mean((2, 3))
+        return self.place(mean), self.time(mean), self.spots(maps).amax((2, 3)) + self.whole(mean)
 
 
 def pixels_of(image: Image.Image) -> np.ndarray:
@@ -75,6 +82,11 @@ def to_tensor(images: list[Image.Image]) -> Tensor:
     """Pictures as (rows, 3, 128, 128), float32, -1 to 1."""
     stacked = torch.from_numpy(np.stack([pixels_of(image) for image in images]))
     return stacked.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def scene_input(images: list[Image.Image]) -> Tensor:
+    """Pictures as SceneNet takes them: (rows, 3, 64, 64), float32, -1 to 1."""
+    return functional.avg_pool2d(to_tensor(images), PICTURE // SCENE)
 
 
 def thing_crop(pixels: Array, mask: Mask, colour: Array, ground: Array) -> Array:

@@ -10,6 +10,8 @@ from torch.nn import functional
 
 SHARP_SHARE = 0.2
 JPEG_SHARE = 0.2
+# The amounts below that are in pixels are for pictures of this height.
+USUAL_HEIGHT = 128
 
 
 def _somewhat(rows: int, most: float, generator: torch.Generator) -> Tensor:
@@ -20,9 +22,10 @@ def _somewhat(rows: int, most: float, generator: torch.Generator) -> Tensor:
 def _wobbled(pictures: Tensor, generator: torch.Generator) -> Tensor:
     """Move outlines by up to some two pixels, smoothly, and the whole by up to four."""
     rows, _, height, width = pictures.shape
-    field = torch.randn(rows, 2, 10, 10, generator=generator) * _somewhat(rows, 1.6, generator)
+    pixel = height / USUAL_HEIGHT
+    field = torch.randn(rows, 2, 10, 10, generator=generator) * _somewhat(rows, 1.6 * pixel, generator)
     field = functional.interpolate(field, (height, width), mode="bicubic", align_corners=True)
-    field = field + (torch.rand(rows, 2, 1, 1, generator=generator) - 0.5) * 8
+    field = field + (torch.rand(rows, 2, 1, 1, generator=generator) - 0.5) * 8 * pixel
     shift = field.permute(0, 2, 3, 1) * torch.tensor([2 / width, 2 / height])
     straight = functional.affine_grid(torch.eye(2, 3).expand(rows, 2, 3), [rows, 3, height, width], align_corners=False)
     return functional.grid_sample(
@@ -33,7 +36,7 @@ def _wobbled(pictures: Tensor, generator: torch.Generator) -> Tensor:
 def _blurred(pictures: Tensor, generator: torch.Generator) -> Tensor:
     """Blur each by its own Gaussian, of a deviation up to 1.4 pixels."""
     rows, _, height, width = pictures.shape
-    deviations = 0.05 + _somewhat(rows, 1.4, generator).view(rows, 1)
+    deviations = 0.05 + _somewhat(rows, 1.4 * height / USUAL_HEIGHT, generator).view(rows, 1)
     taps = torch.exp(-0.5 * (torch.arange(-3, 4) / deviations) ** 2)
     taps = (taps / taps.sum(1, keepdim=True)).repeat_interleave(3, 0)
     flat = functional.pad(pictures.reshape(1, rows * 3, height, width), (3, 3, 3, 3), mode="replicate")
@@ -46,7 +49,7 @@ def _tinted(pictures: Tensor, generator: torch.Generator) -> Tensor:
     rows, _, height, width = pictures.shape
     gain = 1 + 0.05 * torch.randn(rows, 3, 1, 1, generator=generator).clamp(-2, 2)
     offset = 0.03 * torch.randn(rows, 3, 1, 1, generator=generator).clamp(-2, 2)
-    patches = torch.randn(rows, 3, height // 8, width // 8, generator=generator) * _somewhat(rows, 0.06, generator)
+    patches = torch.randn(rows, 3, 16, 16, generator=generator) * _somewhat(rows, 0.06, generator)
     patches = functional.interpolate(patches, (height, width), mode="bilinear", align_corners=False)
     grain = torch.randn(rows, 3, height, width, generator=generator) * _somewhat(rows, 0.08, generator)
     return pictures * gain + offset + patches + grain
