@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tools.pocket.detector import Detector, crops_of, ground_and_regions
+from tools.pocket.detector import Detector, SceneReading, crops_of, ground_and_regions
 from tools.pocket.detector import relation as relation_of
 from tools.pocket.draw import draw
 from tools.pocket.score import Score
@@ -244,6 +244,20 @@ def _score_arrangement(detector: Detector, picture: Picture, image: Image.Image,
     score.count("shape", bool(read.things) and all(thing.kind == what.items[0].kind for thing in read.things), held)
 
 
+def _score_scene(what: Scene, read: SceneReading, held: bool, score: Score) -> None:
+    """Count the weather that hides things, even from a person, under names of its own."""
+    hidden = what.weather in ("rain", "snowfall", "fog")
+    suffix = " in bad weather" if hidden else ""
+    score.count(f"place{suffix}", read.place == what.place, held and not hidden)
+    score.count(f"time{suffix}", read.time == what.time, held and not hidden)
+    for extra in possible_extras(what.place, what.time):
+        there = extra in what.extras
+        right = (extra in read.extras) == there
+        score.count(f"extras{suffix}", right, held and not hidden)
+        if not hidden:
+            score.count(f"{extra} {'seen' if there else 'absent'}", right)
+
+
 def score_on_renders(detector: Detector, n: int = 2000, seed: int = 1, *, soft: bool = False) -> dict[str, float]:
     """Score the detector on drawings it has not seen, half of them arrangements: the share right by what was asked.
 
@@ -264,20 +278,11 @@ def score_on_renders(detector: Detector, n: int = 2000, seed: int = 1, *, soft: 
             if isinstance(what, Arrangement):
                 _score_arrangement(detector, picture, image, score)
                 continue
-            read, held = next(scenes), has_held_out(picture)
-            score.count("place", read.place == what.place, held)
-            score.count("time", read.time == what.time, held)
-            for extra in possible_extras(what.place, what.time):
-                score.count("extras", (extra in read.extras) == (extra in what.extras), held)
-                score.count(
-                    f"{extra} {'seen' if extra in what.extras else 'absent'}",
-                    (extra in read.extras) == (extra in what.extras),
-                    False,
-                )
+            _score_scene(what, next(scenes), has_held_out(picture), score)
     return score.shares()
 
 
-def build(folder: Path, plan: Plan | None = None, scored: int = 3000) -> Detector:
+def build(folder: Path, plan: Plan | None = None, scored: int = 4000) -> Detector:
     """Train a detector, score what was saved of it on `scored` new drawings, plain and softened, and keep it in `folder`."""
     train(plan).save(folder)
     detector = Detector.load(folder)

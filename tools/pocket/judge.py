@@ -138,10 +138,16 @@ def _picture(kind: str, number: int, rng: random.Random) -> Picture:
         return Picture(Scene(place, time, "", (extra,)), "", rng.getrandbits(32))
     while True:
         picture = any_scene(rng) if kind == "scene" else any_arrangement(rng, (kind,))
-        if isinstance(picture.what, Scene) and len(set(picture.what.extras) & set(NAMED_EXTRAS)) > 1:
+        if isinstance(picture.what, Scene) and not _fair(picture.what):
             continue
         if _is_held_out(picture) == wanted:
             return replace(picture, style="")
+
+
+def _fair(scene: Scene) -> bool:
+    """Whether a person could answer as well: at most one extra, and none in weather that hides things at night."""
+    named = len(set(scene.extras) & set(NAMED_EXTRAS))
+    return named <= (0 if scene.weather in ("rain", "snowfall", "fog") else 1)
 
 
 def _words(picture: Picture, plain: bool, rng: random.Random, known: Container[str]) -> str:
