@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from tools.pocket.captions import caption
 from tools.pocket.draw import draw
@@ -54,6 +56,24 @@ def encode(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
     return latents.float() * vae.config["scaling_factor"]
 
 
+def helpers() -> int:
+    """How many processes may draw while this one trains: none where two cores are all there is."""
+    return max(0, (os.cpu_count() or 1) - 2)
+
+
+class Drawn(Dataset[Tensor]):
+    """Pictures, drawn when asked for, as tensors (3, height, width) on [-1, 1]."""
+
+    def __init__(self, pictures: list[Picture], size: tuple[int, int]) -> None:
+        self._pictures, self._size = pictures, size
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return to_tensor([np.asarray(draw(self._pictures[index], *self._size))])[0]
+
+
 class Shelf:
     """The pictures of one work folder, encoded once and kept there; `batch` takes some of one size.
 
@@ -82,8 +102,7 @@ class Shelf:
 
     def _encoded(self, vae: AutoencoderKL, pictures: list[Picture], size: tuple[int, int]) -> Iterator[np.ndarray]:
         step = max(1, AT_ONCE * 128 * 128 // (size[0] * size[1]))
-        for start in range(0, len(pictures), step):
-            pixels = to_tensor([np.asarray(draw(picture, *size)) for picture in pictures[start : start + step]])
+        for pixels in DataLoader(Drawn(pictures, size), batch_size=step, num_workers=helpers()):
             yield encode(vae, pixels.to(self._device)).cpu().numpy().astype(np.float16)
 
     def batch(self, count: int, *, size: tuple[int, int] | None = None) -> Batch:

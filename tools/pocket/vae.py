@@ -1,6 +1,8 @@
 """Train the autoencoder: pictures of 128×128 to latents of 16×16×4 and back."""
 
+import itertools
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,44 +10,49 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from tools.pocket.data import to_tensor
+from tools.pocket.data import helpers, to_tensor
 from tools.pocket.draw import draw
 from tools.pocket.networks import LATENT_CHANNELS, new_vae
 from tools.pocket.spec import sample
 from tools.pocket.training import SEED, Budget, History, Trainer, half_precision
 
 CROP = 64
+UNSEEN = 10_000_000  # seeds that the denoisers never see
 KL_WEIGHT = 3e-4
 
 
-class Batches:
-    """Freshly drawn pictures: by turns small crops and whole pictures, since the norms of the network see all of what they get."""
+class Batches(IterableDataset[Tensor]):
+    """Freshly drawn pictures, (count, 3, side, side): by turns crops, whole pictures and seldom large ones.
 
-    def __init__(self, start: int, size: int, device: torch.device) -> None:
-        self._next, self._size, self._device = start, size, device
-        self._turn = 0
+    All three, because the norms of the network see the whole of what they get. Each drawing process has its own seeds.
+    """
 
-    def draw(self) -> Tensor:
-        self._turn += 1
-        if self._turn % 16 == 0:
-            side, count, crops = 256, max(1, self._size // 16), 0
-        elif self._turn % 2:
-            side, count, crops = 128, self._size // 4, 0
-        else:
-            side, count, crops = 128, self._size // 2, 2
-        images: list[np.ndarray] = []
-        for _ in range(count):
-            picture = sample(self._next)
-            self._next += 1
-            pixels = np.asarray(draw(picture, side, side))
-            rng = random.Random(picture.seed)
-            for _ in range(crops):
-                top, left = rng.randint(0, side - CROP), rng.randint(0, side - CROP)
-                images.append(pixels[top : top + CROP, left : left + CROP])
-            if not crops:
-                images.append(pixels)
-        return to_tensor(images).to(self._device)
+    def __init__(self, start: int, size: int) -> None:
+        self._start, self._size = start, size
+
+    def __iter__(self) -> Iterator[Tensor]:
+        worker = get_worker_info()
+        number, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        seeds = itertools.count(self._start + number, step)
+        for turn in itertools.count(1):
+            if turn % 16 == 0:
+                yield to_tensor([_pixels(next(seeds), 256) for _ in range(max(1, self._size // 16))])
+            elif turn % 2:
+                yield to_tensor([_pixels(next(seeds), 128) for _ in range(max(1, self._size // 4))])
+            else:
+                yield to_tensor([crop for _ in range(max(1, self._size // 2)) for crop in _crops(next(seeds))])
+
+
+def _pixels(seed: int, side: int) -> np.ndarray:
+    return np.asarray(draw(sample(seed), side, side))
+
+
+def _crops(seed: int, count: int = 2) -> list[np.ndarray]:
+    pixels, rng = _pixels(seed, 128), random.Random(seed)
+    corners = [(rng.randint(0, 128 - CROP), rng.randint(0, 128 - CROP)) for _ in range(count)]
+    return [pixels[top : top + CROP, left : left + CROP] for top, left in corners]
 
 
 def _slopes(pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,10 +108,12 @@ def train_vae(work: Path, budget: Budget, device: torch.device, batch: int = 32)
     start_as_block_means(vae)
     vae.to(device)
     trainer = Trainer(work / "vae", {"vae": vae}, budget, learning_rate=1e-3, weight_decay=0.0, averaging=0.999)
-    batches = Batches(10_000_000 + trainer.history.steps * 32, batch, device)
+    batches = iter(
+        DataLoader(Batches(UNSEEN + trainer.history.steps * batch, batch), batch_size=None, num_workers=helpers())
+    )
 
     def loss_of() -> Tensor:
-        truth = batches.draw()
+        truth = next(batches).to(device)
         with half_precision(device):
             posterior = vae.encode(truth).latent_dist
             made = vae.decode(posterior.sample()).sample
