@@ -93,7 +93,8 @@ def held_out(*names: str) -> bool:
     Arguments: colour, shape and background of a thing; or place, time and extra of a landscape. Neon lights have one
     place and one time only, so they are never kept.
     """
-    return "neon lights" not in names and hashlib.sha256("/".join(names).encode()).digest()[0] < 21
+    salt = ("pocket 2667",) if names[0] in PLACES else ()  # one that keeps something of moon, boat and house
+    return "neon lights" not in names and hashlib.sha256("/".join((*salt, *names)).encode()).digest()[0] < 21
 
 
 def has_held_out(picture: Picture) -> bool:
@@ -121,7 +122,8 @@ def _scene(rng: random.Random) -> Scene:
     extras: set[str] = set()
     possible = possible_extras(place, time)
     if weather in ("rain", "snowfall", "fog"):
-        possible = [extra for extra in possible if extra not in ("moon", "rainbow", "balloon")]
+        hidden = possible if time == "night" else ("moon", "rainbow", "balloon")
+        possible = [extra for extra in possible if extra not in hidden]
     wanted = rng.choices((0, 1, 2), (0.35, 0.5, 0.15))[0]
     extras.update(rng.sample(possible, min(wanted, len(possible))))
     clear = weather in ("", "cloudy")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
@@ -123,6 +123,35 @@ def train_vae(work: Path, budget: Budget, device: torch.device, batch: int = 32)
     best = trainer.averaged("vae")
     assert isinstance(best, AutoencoderKL)
     return _scaled(best.to(device), device), history
+
+
+def train_decoder(work: Path, vae: AutoencoderKL, budget: Budget, device: torch.device, batch: int = 32) -> History:
+    """Train the decoder further in `work/decoder` while the encoder stays as it is, so that no latent changes its meaning.
+
+    Some noise on the latents teaches it to make clean pictures of what a denoiser leaves. `vae` has the averaged decoder afterwards.
+    """
+    torch.manual_seed(SEED)
+    vae.to(device)
+    modules: dict[str, nn.Module] = {"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv}
+    trainer = Trainer(work / "decoder", modules, budget, learning_rate=8e-4, weight_decay=0.0, averaging=0.999)
+    drawn = Batches(UNSEEN + 5_000_000 + trainer.history.steps * batch, batch)
+    batches = iter(DataLoader(drawn, batch_size=None, num_workers=helpers()))
+
+    def loss_of() -> Tensor:
+        truth = next(batches).to(device)
+        with half_precision(device):
+            with torch.no_grad():
+                latents = vae.encode(truth).latent_dist.mean
+                latents = latents + torch.randn_like(latents) * (0.06 / vae.config["scaling_factor"]) * torch.rand(
+                    (), device=device
+                )
+            made = vae.decode(latents).sample
+        return reconstruction_loss(made.float(), truth)
+
+    history = trainer.run(loss_of)
+    vae.decoder.load_state_dict(trainer.averaged("decoder").state_dict())
+    vae.post_quant_conv.load_state_dict(trainer.averaged("post_quant_conv").state_dict())
+    return history
 
 
 @torch.no_grad()
