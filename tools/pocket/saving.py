@@ -1,6 +1,7 @@
 """How the family is shipped: fp16 safetensors that load with plain `from_pretrained`."""
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,37 @@ from torch import nn
 
 def save_half(model: Any, folder: Path) -> int:
     """Write a copy of a diffusers or transformers model to `folder` in fp16; returns its size in bytes."""
-    halved = copy.deepcopy(model).to("cpu", torch.float16).to(memory_format=torch.contiguous_format)
-    halved.save_pretrained(folder, safe_serialization=True)
+    _halved(model).save_pretrained(folder)
+    _loads_in_fp32(folder)
     return size_bytes(folder)
+
+
+def save_pipeline_half(pipe: Any, folder: Path) -> int:
+    """Write a copy of a diffusers pipeline to `folder` in fp16; returns its size in bytes. The pipeline stays as it is."""
+    halved = copy.copy(pipe)
+    for name, part in pipe.components.items():
+        if isinstance(part, nn.Module):
+            setattr(halved, name, _halved(part))
+    halved.save_pretrained(folder)
+    for name in pipe.components:
+        _loads_in_fp32(folder / name)
+    return size_bytes(folder)
+
+
+def _halved(model: Any) -> Any:
+    return copy.deepcopy(model).to("cpu").half().to(memory_format=torch.contiguous_format)
+
+
+def _loads_in_fp32(folder: Path) -> None:
+    """Have transformers load a model in fp32, as diffusers does, where no dtype is asked for: a CPU cannot draw in fp16."""
+    path = folder / "config.json"
+    if not path.exists():
+        return
+    config = json.loads(path.read_text())
+    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+        if "dtype" in part:
+            part["dtype"] = "float32"
+    path.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def size_bytes(folder: Path) -> int:
