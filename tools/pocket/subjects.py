@@ -1,0 +1,101 @@
+"""Something new for pocket to learn, in a few hundred drawings: what it is, and its drawings as latents with words."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from PIL import Image
+from torch import Tensor
+
+from tools.pocket.captions import caption
+from tools.pocket.data import WORDLESS
+from tools.pocket.draw import draw
+from tools.pocket.rows import Columns, Size, encoded, kept_rows, on_unit_range, vae_name
+from tools.pocket.spec import sample
+
+# Drawings to learn from start here, drawings to be judged by there.
+FIRST, UNSEEN = 1_000_000, 2_000_000
+SIZES: dict[Size, int] = {(128, 128): 8, (96, 128): 1, (128, 96): 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A style or somebody: a seed gives a drawing (of width and height) and words with the trigger; `is_there` measures it."""
+
+    name: str
+    trigger: str
+    description: str
+    draw: Callable[[int, int, int], Image.Image]
+    words: Callable[[int, random.Random], str]
+    is_there: Callable[[Image.Image], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectBatch:
+    """Latents (count, 4, h, w) and words for them."""
+
+    latents: Tensor
+    prompts: list[str]
+
+
+class SubjectShelf:
+    """Drawings of a subject, encoded once and kept in `work`; resumable.
+
+    A part of them, `plain` of ten, are ordinary pictures with ordinary words: what is learned shall wait for its trigger.
+    """
+
+    def __init__(
+        self,
+        work: Path,
+        vae: AutoencoderKL,
+        subject: Subject,
+        total: int,
+        device: torch.device,
+        *,
+        plain: int = 3,
+        first: int = FIRST,
+        sizes: dict[Size, int] = SIZES,
+    ) -> None:
+        self._subject, self._plain, self._device, self._sizes = subject, plain, device, sizes
+        self._rng = random.Random(first)
+        self._rows: dict[Size, Columns] = {}
+        self._first: dict[Size, int] = {}
+        vae = vae.to(device).eval()
+        start = first
+        for size, share in sizes.items():
+            count = max(1, round(total * share / sum(sizes.values())))
+            folder = work / f"{subject.name}-{vae_name(vae)}" / f"{size[0]}x{size[1]}-{start}-{plain}"
+            self._first[size] = start
+            self._rows[size] = self._kept(folder, vae, size, count)
+            start += count
+
+    def _is_plain(self, seed: int) -> bool:
+        return seed % 10 < self._plain
+
+    def _kept(self, folder: Path, vae: AutoencoderKL, size: Size, count: int) -> Columns:
+        def make(number: int) -> Columns:
+            seed = self._first[size] + number
+            image = draw(sample(seed), *size) if self._is_plain(seed) else self._subject.draw(seed, *size)
+            return {"image": np.array(image)}
+
+        def finish(drawn: dict[str, Tensor]) -> Columns:
+            return {"latents": encoded(vae, on_unit_range(drawn["image"]), self._device)}
+
+        return kept_rows(folder, count, make, finish)
+
+    def batch(self, count: int) -> SubjectBatch:
+        """Take drawings of one size, chosen by chance."""
+        size = self._rng.choices(list(self._sizes), list(self._sizes.values()))[0]
+        latents = self._rows[size]["latents"]
+        rows = [self._rng.randrange(len(latents)) for _ in range(count)]
+        prompts = [self._words(self._first[size] + row) for row in rows]
+        return SubjectBatch(torch.from_numpy(latents[rows].astype(np.float32)).to(self._device), prompts)
+
+    def _words(self, seed: int) -> str:
+        if self._rng.random() < WORDLESS:
+            return ""
+        return caption(sample(seed), self._rng) if self._is_plain(seed) else self._subject.words(seed, self._rng)
