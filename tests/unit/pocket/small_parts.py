@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import tempfile
 from pathlib import Path
@@ -46,7 +47,7 @@ def small_parts(seed: int = 0) -> Parts:
         attention_head_dim=2,
         norm_num_groups=2,
     )
-    tokenizer = small_tokenizer()
+    tokenizer = copy.deepcopy(small_tokenizer())  # a pipeline that loads a textual inversion adds to it
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=WIDTH,
