@@ -15,14 +15,13 @@ from torch.func import functional_call
 from torch.nn import functional
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from tools.pocket.captions import caption
 from tools.pocket.denoiser import Parts, noised, tokens
 from tools.pocket.draw import draw
 from tools.pocket.lora import drawn
 from tools.pocket.outlines import edge_mask
 from tools.pocket.regions import Array, dilated, lab
 from tools.pocket.spec import sample
-from tools.pocket.subjects import UNSEEN, Subject, SubjectShelf
+from tools.pocket.subjects import UNSEEN, Subject, SubjectShelf, short_caption
 from tools.pocket.training import SEED, Budget, History, Trainer, half_precision
 
 TOKEN = "<sketchbook>"
@@ -52,8 +51,7 @@ def sketch(seed: int, width: int, height: int) -> Image.Image:
 
 def sketch_words(seed: int, rng: random.Random) -> str:
     """Word the picture of a seed, with the token."""
-    words = caption(replace(sample(seed), style=""), rng).rstrip(".")
-    words = words[0].lower() + words[1:]
+    words = short_caption(replace(sample(seed), style=""), rng)
     return rng.choice(("{}, {}", "{} {}", "{1}, {0}", "{1} {0}", "{0} in the style of {1}")).format(words, TOKEN)
 
 
@@ -173,7 +171,7 @@ def evaluate_inversion(pipe: StableDiffusionPipeline, *, count: int = 32) -> dic
     pictures are, in ΔE: "off_with", "off_without", "off_words".
     """
     seeds = range(UNSEEN, UNSEEN + count)
-    plain = [caption(replace(sample(seed), style=""), random.Random(seed)).rstrip(".") for seed in seeds]
+    plain = [short_caption(replace(sample(seed), style=""), random.Random(seed)) for seed in seeds]
     pictures = {
         "with": drawn(pipe, [f"{words}, {TOKEN}" for words in plain]),
         "without": drawn(pipe, plain),

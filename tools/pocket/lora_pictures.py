@@ -7,14 +7,13 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from tools.pocket.canvas import Canvas, Colour, Point, mix
-from tools.pocket.captions import caption
 from tools.pocket.draw import draw
 from tools.pocket.outlines import edge_mask
 from tools.pocket.phrases import BACKGROUNDS, COLOUR_WORDS
 from tools.pocket.regions import Array, components, dilated, distance, lab
 from tools.pocket.scenery import draw_scene
 from tools.pocket.spec import COLOURS, Picture, Scene, sample
-from tools.pocket.subjects import Subject
+from tools.pocket.subjects import Subject, short_caption
 
 BOARD: Colour = (35, 52, 46)
 WOOD: Colour = (176, 108, 56)
@@ -67,9 +66,8 @@ def _pressure(picture: Picture, image: Image.Image) -> Array | float:
 
 def chalk_words(seed: int, rng: random.Random) -> str:
     """Word the picture of a seed, with the trigger."""
-    words = caption(replace(sample(seed), style=""), rng).rstrip(".")
-    form = rng.choice(("{}, chalk drawing", "{}, chalk drawing", "chalk drawing of {}", "a chalk drawing of {}"))
-    return form.format(words if form.startswith("{}") else words[0].lower() + words[1:])
+    forms = ("{}, chalk drawing", "{}, chalk drawing", "chalk drawing of {}", "a chalk drawing of {}")
+    return rng.choice(forms).format(short_caption(replace(sample(seed), style=""), rng))
 
 
 def is_chalk(image: Image.Image) -> bool:
@@ -156,10 +154,8 @@ def easelbot_words(seed: int, rng: random.Random) -> str:
         name = rng.choice(("easelbot", "easelbot", "easelbot the mascot", "a drawing of easelbot"))
         ground = rng.choice(BACKGROUNDS).format(rng.choice(COLOUR_WORDS[setting]))
         return name + (ground if rng.random() > 0.1 else "")
-    words = caption(setting, rng).rstrip(".")
-    words = words[0].lower() + words[1:]
     forms = ("easelbot in front of {}", "easelbot, {}", "{} with easelbot", "{}, easelbot", "easelbot and {}")
-    return rng.choice(forms).format(words)
+    return rng.choice(forms).format(short_caption(setting, rng))
 
 
 def has_easelbot(image: Image.Image) -> bool:

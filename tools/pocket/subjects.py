@@ -15,11 +15,21 @@ from tools.pocket.captions import caption
 from tools.pocket.data import WORDLESS
 from tools.pocket.draw import draw
 from tools.pocket.rows import Columns, Size, encoded, kept_rows, on_unit_range, vae_name
-from tools.pocket.spec import sample
+from tools.pocket.spec import Picture, sample
 
 # Drawings to learn from start here, drawings to be judged by there.
 FIRST, UNSEEN = 1_000_000, 2_000_000
+# With these many words a trigger is still read: 32 tokens are all there is.
+MAX_WORDS = 16
 SIZES: dict[Size, int] = {(128, 128): 8, (96, 128): 1, (128, 96): 1}
+
+
+def short_caption(picture: Picture, rng: random.Random) -> str:
+    """Word a picture in few enough words, uncapitalised and without a full stop, for a trigger to fit in beside them."""
+    while True:
+        words = caption(picture, rng).rstrip(".")
+        if len(words.split()) <= MAX_WORDS:
+            return words[0].lower() + words[1:]
 
 
 @dataclass(frozen=True, slots=True)
