@@ -134,3 +134,18 @@ def test_evaluate_controlnet_the_drawing_itself_is_best(monkeypatch: pytest.Monk
     assert figures["f1"] == figures["f1_drawing"] == 1
     assert figures["f1_without"] == 0
     assert {"precision", "recall", "colour", "shape", "colour_without"} <= set(figures)
+
+
+def test_follow_without_the_lines_is_as_without_the_controlnet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(controlnet_score, "STEPS", 2)
+    parts = small_parts()
+    controlnet = new_controlnet(parts)
+    torch.nn.init.normal_(controlnet.controlnet_mid_block.weight)
+    pipe = controlnet_pipeline(parts, controlnet)
+    asked = controlnet_score.tasks("scribble", 3)
+    with_lines, without = (controlnet_score.follow(pipe, asked, scale, rows=2) for scale in (1.0, 0.0))
+    torch.nn.init.zeros_(controlnet.controlnet_mid_block.weight)
+    never = controlnet_score.follow(pipe, asked, 1.0, rows=2)
+    assert [image.size for image in with_lines] == [(128, 128)] * 3
+    assert all(one.tobytes() == other.tobytes() for one, other in zip(without, never, strict=True))
+    assert any(one.tobytes() != other.tobytes() for one, other in zip(with_lines, without, strict=True))

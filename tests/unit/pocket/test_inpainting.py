@@ -126,3 +126,12 @@ def test_through_autoencoder_keeps_size() -> None:
     pipe = inpainting_pipeline(parts, inpainting_unet(parts.unet))
     made = inpainting_score.through_autoencoder(pipe, [Image.new("RGB", (96, 64))])
     assert made[0].size == (96, 64)
+
+
+def test_inpaint_answers_every_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inpainting_score, "STEPS", 2)
+    parts = small_parts()
+    made = inpainting_score.inpaint(
+        inpainting_pipeline(parts, inpainting_unet(parts.unet)), inpainting_score.tasks(3), rows=2
+    )
+    assert [image.size for image in made] == [(128, 128)] * 3

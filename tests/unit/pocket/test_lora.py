@@ -16,7 +16,7 @@ from safetensors import safe_open
 from tests.unit.pocket.small_parts import CPU, small_parts
 from tools.pocket.denoiser import Parts
 from tools.pocket.draw import draw
-from tools.pocket.lora import RANK, evaluate_lora, save_lora, train_lora, with_adapter
+from tools.pocket.lora import RANK, drawn, evaluate_lora, save_lora, train_lora, with_adapter
 from tools.pocket.lora_pictures import CHALK, EASELBOT
 from tools.pocket.networks import new_unet
 from tools.pocket.spec import sample
@@ -131,3 +131,8 @@ def test_evaluate_lora_tells_with_from_without(tmp_path: Path, monkeypatch: pyte
     figures = evaluate_lora(pipe, CHALK, count=3)
     assert (figures["with"], figures["without"], figures["untriggered"]) == (1, 0, 0)
     assert figures["drawings"] > figures["ordinary_drawings"]
+
+
+def test_drawn_gives_a_picture_for_every_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tools.pocket.lora.STEPS", 2)
+    assert [image.size for image in drawn(pipeline(small_parts()), ["a", "b", "c"], rows=2)] == [(128, 128)] * 3
