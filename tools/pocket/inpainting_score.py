@@ -8,6 +8,7 @@ import torch
 from diffusers import StableDiffusionInpaintPipeline
 from PIL import Image
 
+from tools.pocket.captions import plain_caption
 from tools.pocket.detector import Detector
 from tools.pocket.draw import draw
 from tools.pocket.masks import box_mask, thing_boxes
@@ -53,7 +54,7 @@ def _change(rng: random.Random) -> Task:
         left, top, right, bottom = boxes[0][1]
         box = (max(0.0, left - 0.06), max(0.0, top - 0.06), min(1.0, right + 0.06), min(1.0, bottom + 0.06))
         wanted = Item(rng.choice(SHAPES), new, "large")
-        prompt = f"a large {new} {wanted.kind} on a {ground} background"
+        prompt = plain_caption(Picture(Arrangement(ground, (wanted,))))
         return Task(image, box_mask(image.size, box), prompt, wanted)
 
 
@@ -61,8 +62,7 @@ def _add(number: int, rng: random.Random) -> Task:
     extra = list(ADDED)[number % len(ADDED)]
     place, time, box = ADDED[extra]
     image = draw(Picture(Scene(place, time), "", rng.getrandbits(32)))
-    words = {"sea": "the sea", "hills": "green hills"}[place]
-    prompt = f"{words} {'by day' if time == 'day' else f'at {time}'} with a {extra}"
+    prompt = plain_caption(Picture(Scene(place, time, "", (extra,))))
     return Task(image, box_mask(image.size, box), prompt, extra)
 
 
