@@ -17,6 +17,7 @@ from tools.pocket.draw import draw
 from tools.pocket.networks import LATENT_CHANNELS
 from tools.pocket.saving import parameters
 from tools.pocket.spec import sample
+from tools.pocket.stream import stream
 from tools.pocket.training import SEED, Budget, History, Trainer, half_precision
 from tools.pocket.vae import reconstruction_loss
 
@@ -36,11 +37,16 @@ def new_tiny_vae() -> AutoencoderTiny:
     )
 
 
+def _drawing(seed: int) -> np.ndarray:
+    return np.asarray(draw(sample(seed)))
+
+
 class Pool:
     """Pictures beside the latents that the large autoencoder has for them; every draw replaces a few by new ones."""
 
     def __init__(self, vae: AutoencoderKL, first: int, device: torch.device, size: int = POOL) -> None:
-        self._vae, self._next, self._size, self._device = vae, first, size, device
+        self._vae, self._size, self._device = vae, size, device
+        self._drawings = stream(_drawing, first)
         self._pixels: list[np.ndarray] = []
         self._latents: list[Tensor] = []
         self._rng = np.random.default_rng(first)
@@ -53,8 +59,7 @@ class Pool:
         return pixels, torch.stack([self._latents[index] for index in chosen])
 
     def _renew(self, count: int) -> None:
-        images = [np.asarray(draw(sample(self._next + number))) for number in range(count)]
-        self._next += count
+        images = [next(self._drawings) for _ in range(count)]
         latents = encode(self._vae, to_tensor(images).to(self._device))
         self._pixels = (images + self._pixels)[: self._size]
         self._latents = [*latents, *self._latents][: self._size]
