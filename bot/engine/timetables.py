@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     import torch
@@ -134,11 +134,12 @@ class _Memory:
         return [self._held(name, index) for name, index in self._places]
 
     def _found(self) -> Iterator[tuple[str, int | None]]:
-        for name, value in vars(self._scheduler).items():
+        attributes = cast(dict[str, Any], vars(self._scheduler))
+        for name, value in attributes.items():
             if _is_probe(value):
                 yield name, None
             elif isinstance(value, list):
-                items: list[Any] = value
+                items = cast(list[Any], value)
                 yield from ((name, index) for index, item in enumerate(items) if _is_probe(item))
 
     def _held(self, name: str, index: int | None) -> torch.Tensor | None:
@@ -203,7 +204,7 @@ def _step(scheduler: Any, output: torch.Tensor, timestep: Any, sample: torch.Ten
 
 
 @contextmanager
-def _noise_of(scheduler: Any, noise: Callable[[], torch.Tensor]) -> Iterator[list[int]]:
+def _noise_of(scheduler: Any, noise: Callable[[], torch.Tensor]) -> Generator[list[int]]:
     """Let the scheduler's steps take their noise from `noise`; gives a list with how often it was asked."""
     module: Any = sys.modules[type(scheduler).__module__]
     asked = [0]

@@ -36,10 +36,11 @@ def tokens(tokenizer: CLIPTokenizer, prompts: list[str], device: torch.device) -
 def noised(scheduler: DDIMScheduler, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Choose timesteps and noise: returns noised latents, timesteps (count,), and the velocity to predict.
 
-    Timesteps lean a little to the noisy end, where the layout and the colours are settled.
+    Timesteps lean to the noisy end, where layout, colours and outlines are settled; at the other end there is little to
+    decide, and much that cannot be predicted.
     """
     count = latents.shape[0]
-    share = torch.rand(count, device=latents.device) ** 0.8
+    share = torch.rand(count, device=latents.device) ** 0.65
     timesteps = (
         (share * scheduler.config["num_train_timesteps"]).long().clamp(max=scheduler.config["num_train_timesteps"] - 1)
     )

@@ -1,0 +1,114 @@
+"""What lanes need of a model: words for its rows, noise to begin with, one forward pass, pictures from latents.
+
+GPU thread. Shapes: `rows` is how many rows a forward pass has, a picture with guidance having two.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bot.generation import GenerationRequest
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What one row is told besides its latents: tensors with a leading 1, by the denoiser's own names for them."""
+
+    tensors: Mapping[str, torch.Tensor]
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """What must be equal for rows to be stacked."""
+        return tuple((name, tuple(value.shape)) for name, value in sorted(self.tensors.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class Conditioning:
+    """A picture's words, the words to be guided away from (None: one row is enough), and how strongly."""
+
+    words: Words
+    away_from: Words | None
+    guidance_scale: float
+
+
+class Family(ABC):
+    """A pipeline, taken apart: its text encoders, denoiser and VAE as diffusers made them."""
+
+    def __init__(self, pipe: Any) -> None:
+        self.pipe = pipe
+
+    @property
+    def device(self) -> Any:
+        """Where it computes."""
+        return self.pipe._execution_device
+
+    @property
+    @abstractmethod
+    def denoiser(self) -> Any:
+        """The network that is called at every step."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of latents that enter the denoiser."""
+        return self.denoiser.dtype
+
+    @abstractmethod
+    def encode(self, request: GenerationRequest) -> Conditioning:
+        """Run the text encoders over a request's prompts."""
+
+    @abstractmethod
+    def set_timesteps(self, scheduler: Any, request: GenerationRequest) -> None:
+        """Prepare a scheduler for a request, as the pipeline's own call does."""
+
+    @abstractmethod
+    def noise_shape(self, width: int, height: int) -> tuple[int, ...]:
+        """The shape of the noise one picture of width × height pixels begins with, (1, channels, h, w)."""
+
+    def new_latents(self, width: int, height: int, generator: torch.Generator, sigma: float) -> torch.Tensor:
+        """Draw the noise a picture begins with, (1, ...); the generator is one of the CPU."""
+        return draw_noise(self.noise_shape(width, height), generator, self.device, self.dtype) * sigma
+
+    def stack(self, words: Sequence[Words]) -> dict[str, torch.Tensor]:
+        """Put the words of rows together; their `shape` is the same."""
+        import torch
+
+        return {name: torch.cat([row.tensors[name] for row in words]) for name in words[0].tensors}
+
+    @abstractmethod
+    def forward(self, latents: torch.Tensor, timesteps: torch.Tensor, words: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Call the denoiser once: `latents` (rows, ...), `timesteps` (rows,), `words` as `stack` gives them.
+
+        Returns its output, like `latents`.
+        """
+
+    @abstractmethod
+    def decode(self, latents: torch.Tensor, width: int, height: int) -> torch.Tensor:
+        """Make pictures of finished latents: (pictures, height, width, 3), float32 on [0, 1], on the CPU."""
+
+
+def decode_with(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    """Decode unscaled latents (pictures, channels, h, w) as diffusers' image processors do; one at a time where the VAE slices."""
+    pixels = vae.decode(latents.to(vae.dtype), return_dict=False)[0]
+    return (pixels * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).float().cpu()
+
+
+def draw_noise(shape: tuple[int, ...], generator: torch.Generator, device: Any, dtype: torch.dtype) -> torch.Tensor:
+    """Draw noise as the pipelines and schedulers of diffusers do: on the generator's device, the CPU."""
+    from diffusers.utils import torch_utils
+
+    tools: Any = torch_utils
+    return tools.randn_tensor(shape, generator=generator, device=device, dtype=dtype)
+
+
+def timesteps_by(scheduler: Any, steps: int, device: Any, **options: Any) -> None:
+    """Set a scheduler's timesteps as `retrieve_timesteps` of the pipelines does."""
+    from diffusers.pipelines.stable_diffusion import pipeline_stable_diffusion
+
+    pipeline: Any = pipeline_stable_diffusion
+    pipeline.retrieve_timesteps(scheduler, steps, device, **options)

@@ -1,0 +1,214 @@
+"""Pictures in the making, and one denoiser call for many of them.
+
+A `Lane` is one picture: its state, its own timetable and position in it, its words, its guidance, its generator. A
+`Formation` is the lanes that go through the denoiser together; it keeps their tensors stacked for as long as nobody joins or
+leaves, and writes them back when it is dissolved. GPU thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from bot.engine.families.base import Conditioning, Family, draw_noise
+from bot.engine.timetables import Timetable, advance
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """One picture in the making.
+
+    `state` (states, ...): the sample first, then what its sampler remembers, float32 on the device. `owner` is whatever the
+    engine keeps of the request; `member` is whose turn it is; `guided_turns` is after how many turns guidance is dropped.
+    """
+
+    owner: Any
+    member: object
+    n: int
+    seed: int
+    key: tuple[object, ...]
+    table: Timetable
+    conditioning: Conditioning
+    generator: torch.Generator
+    state: torch.Tensor
+    guided_turns: int
+    arrived: int = 0
+    turn: int = 0
+    seconds: float = field(default=0.0)
+
+    @property
+    def done(self) -> bool:
+        """Whether the last step is taken."""
+        return self.turn >= self.table.turns
+
+    @property
+    def guided(self) -> bool:
+        """Whether the next turn takes two rows."""
+        return self.conditioning.away_from is not None and self.turn < self.guided_turns
+
+    @property
+    def rows(self) -> int:
+        """How many rows the next turn takes."""
+        return 2 if self.guided else 1
+
+
+def new_lane(
+    family: Family,
+    table: Timetable,
+    conditioning: Conditioning,
+    *,
+    owner: Any,
+    member: object,
+    n: int,
+    seed: int,
+    size: tuple[int, int],
+    model: str,
+    guidance_until: float = 1.0,
+) -> Lane:
+    """Begin a picture: `size` is (width, height) in pixels; from `guidance_until`, a share of its turns, guidance is dropped."""
+    import torch
+
+    generator = torch.Generator("cpu").manual_seed(seed)
+    sample = family.new_latents(*size, generator, table.init_noise_sigma)
+    state = torch.zeros(table.state_size, *sample.shape[1:], dtype=torch.float32, device=sample.device)
+    state[0] = sample[0]
+    key = (model, tuple(sample.shape[1:]), conditioning.words.shape)
+    guided_turns = round(guidance_until * table.turns)
+    return Lane(owner, member, n, seed, key, table, conditioning, generator, state, guided_turns)
+
+
+class Formation:
+    """Lanes of one key that share a forward pass."""
+
+    def __init__(self, family: Family, lanes: Sequence[Lane]) -> None:
+        """Stack the lanes' tensors; `step` may be called for as long as `fits` says so."""
+        import torch
+
+        self.lanes = tuple(lanes)
+        self.family = family
+        self._shape = _shape_of(lanes)
+        device = lanes[0].state.device
+        guided = [position for position, lane in enumerate(lanes) if lane.guided]
+        words = [lane.conditioning.words for lane in lanes]
+        words += [lane.conditioning.away_from for lane in lanes if lane.guided and lane.conditioning.away_from]
+        self._words = family.stack(words)
+        self._all_guided = len(guided) == len(lanes)
+        self._guided = torch.tensor(guided, device=device)
+        ndim = lanes[0].state.ndim
+        scales = [lanes[position].conditioning.guidance_scale for position in guided]
+        self._scales = torch.tensor(scales, device=device).view(-1, *[1] * (ndim - 1))
+        self._tables = _Tables(lanes, device)
+        states = [torch.zeros(self._tables.states, *lane.state.shape[1:], device=device) for lane in lanes]
+        for state, lane in zip(states, lanes, strict=True):
+            state[: lane.table.state_size] = lane.state
+        self._state = torch.stack(states)
+        self._entered: torch.Tensor | None = None
+        self._output: torch.Tensor | None = None
+
+    @property
+    def rows(self) -> int:
+        """How many rows its forward pass has."""
+        return len(self.lanes) + len(self._guided)
+
+    def fits(self, lanes: Sequence[Lane]) -> bool:
+        """Whether these are exactly its lanes, guided as they were."""
+        return _shape_of(lanes) == self._shape
+
+    def step(self) -> None:
+        """Call the denoiser once and take every lane one step on. Nothing waits for the GPU."""
+        import torch
+
+        count = len(self.lanes)
+        timesteps, scales, updates = self._tables.now()
+        entering = (self._state[:, 0] * scales.view(-1, *[1] * (self._state.ndim - 2))).to(self.family.dtype)
+        rows, told = entering, timesteps
+        if len(self._guided):
+            rows = torch.cat([entering, entering if self._all_guided else entering[self._guided]])
+            told = torch.cat([timesteps, timesteps if self._all_guided else timesteps[self._guided]])
+        output = self.family.forward(rows, told, self._words).float()
+        if len(self._guided):
+            towards, away = output[:count], output[count:]
+            if self._all_guided:
+                output = away + self._scales * (towards - away)
+            else:
+                output = towards.index_copy(0, self._guided, away + self._scales * (towards[self._guided] - away))
+        self._state = advance(self._state, output, self._noise(output), updates)
+        self._entered, self._output = entering, output
+        self._tables.move_on()
+        for lane in self.lanes:
+            lane.turn += 1
+
+    def dissolve(self) -> None:
+        """Give every lane its own state back; the formation must not step after that."""
+        for position, lane in enumerate(self.lanes):
+            lane.state = self._state[position, : lane.table.state_size].clone()
+
+    def sample(self, lane: Lane) -> torch.Tensor:
+        """A lane's latents as they are now, (1, ...) float32."""
+        return self._state[self.lanes.index(lane), 0][None]
+
+    def last(self, lane: Lane) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """What entered the denoiser for a lane last, and what came out, (1, ...) each; None before the first step."""
+        if self._entered is None or self._output is None:
+            return None
+        position = self.lanes.index(lane)
+        return self._entered[position : position + 1], self._output[position : position + 1]
+
+    def _noise(self, like: torch.Tensor) -> torch.Tensor:
+        """Fresh noise for the lanes whose step takes some, from their own generators, as their scheduler would draw it."""
+        import torch
+
+        noisy = [lane.table.noisy[lane.turn] for lane in self.lanes]
+        if not any(noisy):
+            return torch.zeros_like(like)
+        shape = (1, *like.shape[1:])
+        drawn = [
+            draw_noise(shape, lane.generator, like.device, self.family.dtype).float()
+            if takes
+            else torch.zeros(shape, device=like.device)
+            for lane, takes in zip(self.lanes, noisy, strict=True)
+        ]
+        return torch.cat(drawn)
+
+
+class _Tables:
+    """The timetables of some lanes on the device, end to end, and each lane's place in them."""
+
+    def __init__(self, lanes: Sequence[Lane], device: torch.device) -> None:
+        import torch
+
+        self.states = max(lane.table.state_size for lane in lanes)
+        tables = {id(lane.table): lane.table for lane in lanes}
+        starts: dict[int, int] = {}
+        for identity in tables:
+            starts[identity] = sum(tables[earlier].turns for earlier in starts)
+        self._timesteps = torch.cat([table.timesteps for table in tables.values()]).to(device)
+        self._scales = torch.tensor([scale for table in tables.values() for scale in table.input_scales], device=device)
+        self._updates = torch.cat([self._widened(table.updates) for table in tables.values()]).to(device)
+        self._places = torch.tensor([starts[id(lane.table)] + lane.turn for lane in lanes], device=device)
+
+    def now(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Timesteps (lanes,), input scales (lanes,) and update matrices (lanes, states, states + 2) of this turn."""
+        return self._timesteps[self._places], self._scales[self._places], self._updates[self._places]
+
+    def move_on(self) -> None:
+        """Go to the next turn of every lane."""
+        self._places = self._places + 1
+
+    def _widened(self, updates: torch.Tensor) -> torch.Tensor:
+        """Give matrices of a smaller state the common size; what is added stays zero."""
+        import torch
+
+        turns, states, _ = updates.shape
+        wide = torch.zeros(turns, self.states, self.states + 2)
+        wide[:, :states, :states] = updates[:, :, :states]
+        wide[:, :states, self.states :] = updates[:, :, states:]
+        return wide
+
+
+def _shape_of(lanes: Sequence[Lane]) -> tuple[tuple[int, bool], ...]:
+    return tuple((id(lane), lane.guided) for lane in lanes)
