@@ -137,7 +137,7 @@ def train_captioner(
     device: torch.device,
     *,
     batch: int = 32,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 2e-3,
 ) -> tuple[VisionEncoderDecoderModel, History]:
     """Train the captioner in `work/captioner`; returns it with averaged weights."""
     torch.manual_seed(SEED)

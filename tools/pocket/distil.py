@@ -247,7 +247,7 @@ def train_distil(
     *,
     batch: int = 32,
     rows: int = 16,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 3e-3,
     rank: int = RANK,
 ) -> tuple[UNet2DConditionModel, History]:
     """Distil `parts` in `work/distil`; returns a copy of the denoiser with the averaged adapter. `parts` stay as they are.

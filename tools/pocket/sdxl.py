@@ -184,8 +184,8 @@ def train_sdxl(
     device: torch.device,
     *,
     batch: int = 32,
-    learning_rate: float = 4e-4,
-    second_rate: float = 2.0,
+    learning_rate: float = 2e-4,
+    second_rate: float = 4.0,
 ) -> History:
     """Train denoiser and second encoder in `work/sdxl`; `parts` holds the averaged weights afterwards."""
     torch.manual_seed(SEED)
