@@ -1,7 +1,4 @@
-"""Put trained parts into pipelines, write them as plain diffusers folders, and draw with them."""
-
-import shutil
-from pathlib import Path
+"""Put trained parts into pipelines and draw with them."""
 
 import torch
 from diffusers import StableDiffusionPipeline
@@ -27,21 +24,6 @@ def pipeline(parts: Parts) -> StableDiffusionPipeline:
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe
-
-
-def save_pipeline(pipe: StableDiffusionPipeline, folder: Path) -> None:
-    """Write a pipeline as a folder of fp16 safetensors, in place of what was there; the pipeline itself stays in fp32."""
-    fresh = folder.with_name(folder.name + ".new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    pipe.to(dtype=torch.float16).save_pretrained(fresh)
-    pipe.to(dtype=torch.float32)
-    for part in fresh.iterdir():
-        target = folder / part.name
-        if target.is_dir():
-            shutil.rmtree(target)
-        folder.mkdir(parents=True, exist_ok=True)
-        part.replace(target)
-    fresh.rmdir()
 
 
 @torch.no_grad()

@@ -16,8 +16,9 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from tools.pocket import text
 from tools.pocket.data import Shelf
 from tools.pocket.denoiser import Parts, fresh_parts, train_denoiser
-from tools.pocket.family import pipeline, save_pipeline
+from tools.pocket.family import pipeline
 from tools.pocket.networks import new_scheduler
+from tools.pocket.saving import save_pipeline_half
 from tools.pocket.training import Budget
 from tools.pocket.vae import train_decoder, train_vae
 
@@ -110,5 +111,5 @@ def make_pocket(shop: Workshop, budget: Budget) -> dict[str, Any]:
     encoder = CLIPTextModel.from_pretrained(shop.work / "text_encoder")
     parts = fresh_parts(shop.vae, encoder, shop.tokenizer)
     history = train_denoiser(shop.work, parts, shop.shelf, budget, shop.device, batch=shop.batch)
-    save_pipeline(pipeline(parts), shop.work / "pocket")
+    save_pipeline_half(pipeline(parts), shop.work / "pocket")
     return history.figures()
