@@ -31,7 +31,9 @@ BATCH = {"cpu": 32, "cuda": 512}
 class Workshop:
     """Where a family is made: a work folder, a device, and the parts made so far, loaded when they are asked for."""
 
-    def __init__(self, work: Path, models: Path, device: torch.device, *, pictures: int | None = None, batch: int | None = None) -> None:
+    def __init__(
+        self, work: Path, models: Path, device: torch.device, *, pictures: int | None = None, batch: int | None = None
+    ) -> None:
         self.work, self.models, self.device = work, models, device
         self.pictures = pictures or SHELF[device.type]
         self.batch = batch or BATCH[device.type]
@@ -54,7 +56,9 @@ class Workshop:
     def parts(self) -> Parts:
         """The trained parts of `pocket`, fresh copies that may be changed."""
         pipe = StableDiffusionPipeline.from_pretrained(self.work / "pocket", torch_dtype=torch.float32)
-        return Parts(self.vae, pipe.unet.to(self.device), pipe.text_encoder.to(self.device), self.tokenizer, new_scheduler())
+        return Parts(
+            self.vae, pipe.unet.to(self.device), pipe.text_encoder.to(self.device), self.tokenizer, new_scheduler()
+        )
 
 
 @dataclass(frozen=True, slots=True)
