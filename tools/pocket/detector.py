@@ -139,11 +139,12 @@ class Detector:
 
     @torch.inference_mode()
     def read_scenes(self, images: list[Image.Image], rows: int = 32) -> list[SceneReading]:
-        """Read landscapes, `rows` at a time."""
+        """Read landscapes, `rows` at a time: each as it is and mirrored, which changes nothing of what is in it."""
         read: list[SceneReading] = []
         for start in range(0, len(images), rows):
-            outputs = self.scenes(scene_input(images[start : start + rows]).to(self.device))
-            for place, time, extras in zip(*(output.cpu() for output in outputs), strict=True):
+            seen_as_is = scene_input(images[start : start + rows]).to(self.device)
+            both = zip(self.scenes(seen_as_is), self.scenes(seen_as_is.flip(-1)), strict=True)
+            for place, time, extras in zip(*(((one + other) / 2).cpu() for one, other in both), strict=True):
                 chances = tuple(float(chance) for chance in extras.sigmoid())
                 seen = frozenset(name for name, chance in zip(EXTRAS, chances, strict=True) if chance > 0.5)
                 read.append(SceneReading(PLACES[int(place.argmax())], TIMES[int(time.argmax())], seen, chances))

@@ -11,7 +11,7 @@ from tools.pocket.scenery import draw_scene
 from tools.pocket.spec import COLOURS, Arrangement, Picture, Scene
 from tools.pocket.things import draw_thing
 
-RADIUS = {"small": 0.15, "": 0.24, "large": 0.36}
+RADIUS = {"small": 0.17, "": 0.27, "large": 0.38}
 
 
 def draw(picture: Picture, width: int = 128, height: int = 128) -> Image.Image:
@@ -54,11 +54,11 @@ def _places(what: Arrangement, aspect: float, rng: random.Random) -> list[tuple[
         upright = what.relation in ("above", "below")
         ahead = what.relation in ("left of", "above")
         long, short = (1.0, aspect) if upright else (aspect, 1.0)
-        room = min(long / 1.9, short, 0.85)
+        room = min(long, 1.9 * short)
         places: list[tuple[Point, float]] = []
         for item, side in zip(what.items, (-1, 1) if ahead else (1, -1), strict=True):
-            radius = room * {"small": 0.17, "": 0.23, "large": 0.3}[item.size]
-            along = long / 2 + side * (long / 4 + rng.uniform(-0.012, 0.03) * long)
+            radius = room * {"small": 0.13, "": 0.17, "large": 0.205}[item.size]
+            along = long / 2 + side * (long / 4 + rng.uniform(-0.008, 0.012) * long)
             across = short / 2 + rng.uniform(-0.06, 0.06) * short
             places.append(((across, along) if upright else (along, across), radius))
         return places

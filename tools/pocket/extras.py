@@ -5,7 +5,7 @@ import random
 from dataclasses import dataclass
 
 from tools.pocket.canvas import Canvas, Colour, Point, mix
-from tools.pocket.light import Light
+from tools.pocket.light import Light, seen
 from tools.pocket.spec import Scene
 
 
@@ -212,8 +212,8 @@ def _house(canvas: Canvas, rng: random.Random, foot: Point, size: float, light: 
 
 def _tree(canvas: Canvas, rng: random.Random, foot: Point, size: float, light: Light) -> None:
     x, y = foot
-    canvas.rectangle(x - 0.06 * size, y - 0.5 * size, x + 0.06 * size, y, light.on((110, 74, 44)))
-    green = light.on(rng.choice([(44, 120, 50), (60, 140, 60), (190, 110, 40)]))
+    canvas.rectangle(x - 0.06 * size, y - 0.5 * size, x + 0.06 * size, y, seen(light, (110, 74, 44)))
+    green = seen(light, rng.choice([(44, 120, 50), (60, 140, 60), (190, 110, 40)]))
     for dx, dy, radius in ((-0.22, -0.6, 0.28), (0.22, -0.62, 0.28), (0, -0.86, 0.3), (0, -0.6, 0.3)):
         canvas.ellipse((x + dx * size, y + dy * size), radius * size, radius * size * 0.9, green)
 
@@ -222,20 +222,20 @@ def _palm(canvas: Canvas, rng: random.Random, foot: Point, size: float, light: L
     x, y = foot
     lean = rng.choice((-1, 1)) * rng.uniform(0.1, 0.22) * size
     stem = [(x + lean * (part / 6) ** 2, y - size * part / 6) for part in range(7)]
-    canvas.line(stem, light.on((124, 84, 50)), 0.07 * size)
+    canvas.line(stem, seen(light, (124, 84, 50)), 0.07 * size)
     top_x, top_y = stem[-1]
     for turn in (-2.9, -2.3, -1.75, -1.3, -0.75, -0.2, 0.15, 3.0):
         tip = (top_x + 0.5 * size * math.cos(turn), top_y + 0.34 * size * math.sin(turn) + 0.1 * size)
         bend = (top_x + 0.28 * size * math.cos(turn), top_y + 0.3 * size * math.sin(turn) - 0.05 * size)
         canvas.polygon(
             [(top_x, top_y - 0.05 * size), bend, tip, (bend[0], bend[1] + 0.1 * size), (top_x, top_y + 0.05 * size)],
-            light.on((46, 132, 62)),
+            seen(light, (46, 132, 62)),
         )
 
 
 def _cactus(canvas: Canvas, foot: Point, size: float, light: Light) -> None:
     x, y = foot
-    green = light.on((40, 128, 70))
+    green = seen(light, (40, 128, 70))
     for left, right, top, bottom in (
         (-0.11, 0.11, 1.0, 0.0),
         (-0.42, -0.26, 0.78, 0.4),

@@ -15,7 +15,7 @@ SKIES: dict[str, tuple[Colour, ...]] = {
 AMBIENT: dict[str, tuple[Colour, float, float]] = {
     "day": ((255, 255, 255), 0.0, 1.0),
     "sunset": ((150, 50, 70), 0.42, 0.72),
-    "night": ((20, 30, 96), 0.5, 0.42),
+    "night": ((20, 30, 96), 0.4, 0.5),
     "dawn": ((244, 196, 206), 0.45, 0.97),
 }
 WATER: dict[str, Colour] = {
@@ -75,6 +75,11 @@ class Light:
         tint, share, level = AMBIENT[self.time]
         lit = mix(mix((0, 0, 0), colour, level), tint, share * (0.75 if self.time == "night" else 0.8))
         return mix(lit, GREYS[self.time], self.dull)
+
+
+def seen(light: "Light", colour: Colour) -> Colour:
+    """Give a daytime colour as it looks on what stands in the open, which at night still shows some of its own."""
+    return mix(light.on(colour), colour, 0.25 if light.time == "night" else 0.0)
 
 
 def light_of(time: str, weather: str, rng: random.Random) -> Light:

@@ -130,7 +130,6 @@ def test_blurred_drawings_lie_further_from_drawings_than_drawings_do() -> None:
     soft = [image.resize((48, 48)).resize((128, 128)) for image in again]
     floor, far = (picture_distances(detector(), images, drawn) for images in (again, soft))
     assert far["Fréchet distance, texture"] > 5 * floor["Fréchet distance, texture"]
-    assert far["Fréchet distance, meaning"] > floor["Fréchet distance, meaning"]
 
 
 def test_reconstruction_error_of_a_vae_is_between_nothing_and_all() -> None:
