@@ -48,7 +48,7 @@ class Plan:
     arrangements: int = 3000
     thing_passes: int = 8
     scenes: int = 15000
-    scene_passes: int = 5
+    scene_passes: int = 8
     rows: int = 64
     seed: int = 0
 
