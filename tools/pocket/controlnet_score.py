@@ -12,12 +12,12 @@ from tools.pocket.captions import plain_caption
 from tools.pocket.controlnet import CONTROLS
 from tools.pocket.detector import Detector
 from tools.pocket.draw import draw
+from tools.pocket.family import GUIDANCE, STEPS
 from tools.pocket.outlines import agreement, edge_mask, outline_mask
 from tools.pocket.regions import Mask
 from tools.pocket.spec import COLOURS, SHAPES, Arrangement, Item, Picture, Scene, sample
 
 FIRST = 80_000_000
-STEPS, GUIDANCE = 20, 4.0
 # Fewer pixels of lines than this say too little to be followed.
 LEAST_LINES = 60
 

@@ -1,6 +1,5 @@
 """Train the denoiser together with the text encoder: `pocket` itself, and whatever is tuned from it."""
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from tools.pocket.data import Batch, Shelf
+from tools.pocket.data import Shelf
 from tools.pocket.networks import TEXT_LENGTH, new_scheduler, new_unet
-from tools.pocket.training import SEED, Budget, History, Trainer, half_precision
+from tools.pocket.training import SEED, Budget, History, Trainer, half_precision, on, plain_attention
 
 
 @dataclass(slots=True)
@@ -25,6 +24,12 @@ class Parts:
     text_encoder: CLIPTextModel
     tokenizer: CLIPTokenizer
     scheduler: DDIMScheduler
+
+    @torch.no_grad()
+    def words(self, prompts: list[str], device: torch.device) -> Tensor:
+        """Read prompts for a denoiser that learns while the text encoder does not: (count, 32, width)."""
+        with half_precision(device):
+            return self.text_encoder(tokens(self.tokenizer, prompts, device))[0]
 
 
 def tokens(tokenizer: CLIPTokenizer, prompts: list[str], device: torch.device) -> Tensor:
@@ -48,6 +53,14 @@ def noised(scheduler: DDIMScheduler, latents: Tensor) -> tuple[Tensor, Tensor, T
     return scheduler.add_noise(latents, noise, timesteps), timesteps, scheduler.get_velocity(latents, noise, timesteps)
 
 
+def denoising_loss(scheduler: DDIMScheduler, latents: Tensor, guess: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Noise latents (count, 4, h, w); returns how far `guess(noisy, timesteps)` is from the velocity, a scalar."""
+    noisy, timesteps, velocity = noised(scheduler, latents)
+    with half_precision(latents.device):
+        guessed = guess(noisy, timesteps)
+    return functional.mse_loss(guessed.float(), velocity)
+
+
 def train_denoiser(
     work: Path,
     parts: Parts,
@@ -55,32 +68,37 @@ def train_denoiser(
     budget: Budget,
     device: torch.device,
     *,
-    batch: int = 32,
     name: str = "unet",
-    learning_rate: float = 1.2e-3,
+    batch: int = 32,
+    learning_rate: float = 6e-4,
+    matrix_rate: float = 1.2e-3,
     text_rate: float = 0.15,
-    more: Callable[[Batch, Tensor], Tensor] | None = None,
 ) -> History:
-    """Train `parts.unet` and the text encoder in `work/name`; `parts` holds the averaged weights afterwards.
-
-    `more(batch, noisy)` may add channels to what the denoiser sees (inpainting).
-    """
+    """Train `parts.unet` and the text encoder in `work/name`; `parts` holds the averaged weights afterwards."""
     torch.manual_seed(SEED)
-    modules = {"unet": parts.unet.to(device), "text_encoder": parts.text_encoder.to(device)}
-    trainer = Trainer(work / name, modules, budget, learning_rate=learning_rate, rates={"text_encoder": text_rate})
+    modules = {"unet": on(parts.unet, device), "text_encoder": on(parts.text_encoder, device)}
+    trainer = Trainer(
+        work / name,
+        modules,
+        budget,
+        learning_rate=learning_rate,
+        rates={"text_encoder": text_rate},
+        matrix_rate=matrix_rate,
+    )
     torch.manual_seed(SEED + trainer.history.steps)
 
     def loss_of() -> Tensor:
         given = shelf.batch(batch)
-        noisy, timesteps, velocity = noised(parts.scheduler, given.latents)
-        seen = noisy if more is None else more(given, noisy)
-        with half_precision(device):
-            words = parts.text_encoder(tokens(parts.tokenizer, given.prompts, device))[0]
-            guess = parts.unet(seen, timesteps, words, return_dict=False)[0]
-        return functional.mse_loss(guess.float(), velocity)
+        ids = tokens(parts.tokenizer, given.prompts, device)
+
+        def guess(noisy: Tensor, timesteps: Tensor) -> Tensor:
+            return parts.unet(noisy, timesteps, parts.text_encoder(ids)[0], return_dict=False)[0]
+
+        return denoising_loss(parts.scheduler, given.latents, guess)
 
     parts.unet.train()
-    history = trainer.run(loss_of)
+    with plain_attention(device):
+        history = trainer.run(loss_of)
     unet, text_encoder = trainer.averaged("unet"), trainer.averaged("text_encoder")
     assert isinstance(unet, UNet2DConditionModel)
     assert isinstance(text_encoder, CLIPTextModel)
@@ -91,5 +109,4 @@ def train_denoiser(
 def fresh_parts(vae: AutoencoderKL, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> Parts:
     """Put a new denoiser beside a trained autoencoder and a text encoder."""
     torch.manual_seed(SEED)
-    random.seed(SEED)
     return Parts(vae, new_unet(), text_encoder, tokenizer, new_scheduler())

@@ -5,7 +5,6 @@ learns to go where five guided steps of the frozen teacher go. Where the teacher
 own drawings, later from the student's, so that the student learns to mend its own errors too.
 """
 
-import copy
 import logging
 import math
 import random
@@ -16,24 +15,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from peft import LoraConfig
-from peft.utils import get_peft_model_state_dict
-from safetensors.torch import save_file
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 from torch.nn import functional
 
+from tools.pocket.adapters import save_adapter, with_adapter
 from tools.pocket.captions import caption
 from tools.pocket.data import BUCKETS
 from tools.pocket.denoiser import Parts, tokens
+from tools.pocket.family import GUIDANCE
 from tools.pocket.networks import FACTOR, LATENT_CHANNELS
-from tools.pocket.saving import size_bytes
 from tools.pocket.spec import sample
-from tools.pocket.training import SEED, Budget, History, Trainer, half_precision
+from tools.pocket.training import SEED, Budget, History, Trainer, half_precision, on, plain_attention
 
 logger = logging.getLogger("pocket")
 
-STEPS, TEACHER_STEPS, GUIDANCE = 4, 20, 4.0
+STEPS, TEACHER_STEPS = 4, 20
 STRIDE = TEACHER_STEPS // STEPS
 RANK = 16
 TARGETS = (
@@ -129,8 +126,8 @@ class Lessons:
     def __init__(self, folder: Path, parts: Parts, device: torch.device, *, rows: int) -> None:
         self._folder, self._parts, self._device, self._rows = folder, parts, device, rows
         self.path = Ddim(parts.scheduler, device)
-        self._teacher = Drawer(parts.unet.to(device).eval(), self.path, GUIDANCE)
-        parts.text_encoder.to(device).eval()  # type: ignore[arg-type]
+        self._teacher = Drawer(on(parts.unet, device).eval(), self.path, GUIDANCE)
+        on(parts.text_encoder, device).eval()
         self._times = stops(STEPS, parts.scheduler)
         self._rng = random.Random(SEED)
         self._pieces: dict[str, dict[str, np.ndarray]] = {}
@@ -231,14 +228,6 @@ class Lessons:
         return Lesson(*(part.to(self._device) for part in (starts, ends, numbers, ids)))
 
 
-def with_adapter(unet: UNet2DConditionModel, rank: int = RANK) -> UNet2DConditionModel:
-    """Copy a denoiser, still its weights, and give it a LoRA adapter that as yet changes nothing."""
-    torch.manual_seed(SEED)
-    adapted = copy.deepcopy(unet).requires_grad_(False)
-    adapted.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=TARGETS))
-    return adapted
-
-
 def train_distil(
     work: Path,
     parts: Parts,
@@ -258,7 +247,7 @@ def train_distil(
     lessons = Lessons(work / "distil" / "lessons", parts, device, rows=rows)
     seconds = budget.seconds if math.isfinite(budget.seconds) else 0.0
     lessons.collect("teacher", FROM_TEACHER * seconds)
-    student = with_adapter(parts.unet, rank).to(device)
+    student = on(with_adapter(parts.unet, TARGETS, rank), device)
     rest = Budget(budget.seconds * (1 - FROM_TEACHER), budget.steps)
     trainer = Trainer(
         work / "distil", {"unet": student}, rest, learning_rate=learning_rate, weight_decay=0.0, averaging=0.998
@@ -280,21 +269,14 @@ def train_distil(
             guess = student(given.starts, begins, lessons.words(given.ids), return_dict=False)[0]
         return functional.mse_loss(guess.float(), velocity)
 
-    history = trainer.run(loss_of)
-    return averaged.to(device).eval(), history
+    with plain_attention(device):
+        history = trainer.run(loss_of)
+    return on(averaged, device).eval(), history
 
 
 def save_distil(unet: UNet2DConditionModel, folder: Path) -> int:
     """Write the adapter in fp16 for `pipe.load_lora_weights(folder)` and `pipe.fuse_lora()`; returns its size in bytes."""
-    # In PEFT's names: of names mixed with diffusers' older ones for attention, the loader reads those of the first key's kind only.
-    layers = get_peft_model_state_dict(unet)
-
-    def save(weights: dict[str, Tensor], path: str) -> None:
-        halved = {name: value.detach().to("cpu", torch.float16).contiguous() for name, value in weights.items()}
-        save_file(halved, path, metadata={"format": "pt", "modelspec.title": "pocket in four steps, without guidance"})
-
-    StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=layers, save_function=save)
-    return size_bytes(folder)
+    return save_adapter(unet, folder, {"modelspec.title": "pocket in four steps, without guidance"})
 
 
 @torch.no_grad()
@@ -308,8 +290,8 @@ def evaluate_distil(
     words, from other noise: what is to be had from the words alone. The judge says more: `family.draw_prompts` with steps=4, guidance=1.
     """
     path = Ddim(parts.scheduler, device)
-    parts.text_encoder.to(device)  # type: ignore[arg-type]
-    vae, teacher, student = parts.vae.to(device), parts.unet.to(device), student.to(device)
+    on(parts.text_encoder, device)
+    vae, teacher, student = on(parts.vae, device), on(parts.unet, device), on(student, device)
     few, many = stops(STEPS, parts.scheduler), stops(TEACHER_STEPS, parts.scheduler)
     ways = {
         "four": (Drawer(student, path), few),
@@ -329,7 +311,7 @@ def evaluate_distil(
 
         def picture(drawer: Drawer, times: list[int], noise: Tensor, read: Tensor = read) -> Tensor:
             latents = drawer.draw(noise, read[:-1], read[-1:], times)[-1]
-            return vae.decode(latents / vae.config["scaling_factor"]).sample.clamp(-1, 1)
+            return vae.decode(latents / vae.config["scaling_factor"], return_dict=False)[0].clamp(-1, 1)
 
         truth = picture(Drawer(teacher, path, GUIDANCE), many, noise)
         for name, (drawer, times) in ways.items():

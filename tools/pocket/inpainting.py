@@ -3,26 +3,27 @@
 The nine channels are those of Stable Diffusion inpainting: noisy latents (4), mask (1), latents of the masked picture (4).
 """
 
-import copy
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, StableDiffusionInpaintPipeline, UNet2DConditionModel
 from torch import Tensor
-from torch.nn import functional
 
 from tools.pocket.captions import caption
-from tools.pocket.data import BUCKETS, WORDLESS
-from tools.pocket.denoiser import Parts, noised, tokens
+from tools.pocket.data import BUCKETS, Buckets, Size, on_device, vae_name
+from tools.pocket.denoiser import Parts, denoising_loss
 from tools.pocket.draw import draw
+from tools.pocket.family import assembled
 from tools.pocket.masks import choose_mask
 from tools.pocket.networks import FACTOR, LATENT_CHANNELS
-from tools.pocket.rows import Columns, Size, encoded, kept_rows, on_unit_range, vae_name
-from tools.pocket.spec import Arrangement, Picture, sample
-from tools.pocket.training import SEED, Budget, History, Trainer, half_precision
+from tools.pocket.rows import Columns, encoded, kept_rows, on_unit_range
+from tools.pocket.saving import save_pipeline_half
+from tools.pocket.spec import Arrangement, Picture
+from tools.pocket.training import SEED, Budget, History, Trainer, on, plain_attention
 
 MASKS_EACH = 2
 FIRST = 50_000_000
@@ -51,21 +52,17 @@ class MaskedShelf:
         first: int = FIRST,
         sizes: dict[Size, int] = BUCKETS,
     ) -> None:
-        self._device, self._sizes = device, sizes
-        self._rng = random.Random(first)
-        self._pictures: dict[Size, list[Picture]] = {}
-        self._rows: dict[Size, Columns] = {}
-        vae = vae.to(device).eval()
-        start = first
-        for size, share in sizes.items():
-            count = max(1, round(total * share / sum(sizes.values())))
-            self._pictures[size] = [sample(seed) for seed in range(start, start + count)]
-            folder = work / f"masked-{vae_name(vae)}" / f"{size[0]}x{size[1]}-{start}"
-            self._rows[size] = self._kept(folder, vae, size)
-            start += count
+        self._device = device
+        self._buckets = Buckets(total, first, sizes)
+        folder = work / f"masked-{vae_name(vae)}"
+        vae = on(vae, device).eval()
+        self._rows = {
+            size: self._kept(folder / f"{size[0]}x{size[1]}-{seeds.start}", vae, size)
+            for size, seeds in self._buckets.seeds.items()
+        }
 
     def _kept(self, folder: Path, vae: AutoencoderKL, size: Size) -> Columns:
-        pictures = self._pictures[size]
+        pictures = self._buckets.pictures[size]
 
         def make(number: int) -> Columns:
             image = draw(pictures[number], *size)
@@ -93,31 +90,24 @@ class MaskedShelf:
 
     def batch(self, count: int) -> MaskedBatch:
         """Take pictures of one size, chosen by chance: `count` of 128×128 or fewer pixels, fewer of more pixels."""
-        size = self._rng.choices(list(self._sizes), list(self._sizes.values()))[0]
-        count = max(1, min(count, count * 128 * 128 // (size[0] * size[1])))
-        rows = [self._rng.randrange(len(self._pictures[size])) for _ in range(count)]
-        which = [self._rng.randrange(MASKS_EACH) for _ in range(count)]
-        columns = self._rows[size]
+        size, rows = self._buckets.choose(count)
+        which = self._buckets.pick(len(rows), MASKS_EACH)
+        columns, pictures = self._rows[size], self._buckets.pictures[size]
         items = columns["items"][rows, which].tolist()
-        prompts = [self._words(self._pictures[size][row], item) for row, item in zip(rows, items, strict=True)]
         return MaskedBatch(
-            self._tensor(columns["latents"][rows]),
-            self._tensor(columns["masks"][rows, which])[:, None],
-            self._tensor(columns["masked"][rows, which]),
-            prompts,
+            on_device(columns["latents"][rows], self._device),
+            on_device(columns["masks"][rows, which], self._device)[:, None],
+            on_device(columns["masked"][rows, which], self._device),
+            [self._buckets.words(partial(_words, pictures[row], item)) for row, item in zip(rows, items, strict=True)],
         )
 
-    def _tensor(self, values: np.ndarray) -> Tensor:
-        return torch.from_numpy(values.astype(np.float32)).to(self._device)
 
-    def _words(self, picture: Picture, item: int) -> str:
-        """Word the whole picture or, half of the time, only the thing to be put in."""
-        if self._rng.random() < WORDLESS:
-            return ""
-        if item >= 0 and isinstance(picture.what, Arrangement) and self._rng.random() < 0.5:
-            alone = Arrangement(picture.what.background, (picture.what.items[item],))
-            picture = Picture(alone, picture.style, picture.seed)
-        return caption(picture, self._rng)
+def _words(picture: Picture, item: int, rng: random.Random) -> str:
+    """Word the whole picture or, half of the time, only the thing to be put in."""
+    if item >= 0 and isinstance(picture.what, Arrangement) and rng.random() < 0.5:
+        alone = Arrangement(picture.what.background, (picture.what.items[item],))
+        picture = Picture(alone, picture.style, picture.seed)
+    return caption(picture, rng)
 
 
 @torch.no_grad()
@@ -144,44 +134,32 @@ def train_inpainting(
 ) -> tuple[UNet2DConditionModel, History]:
     """Train a widened copy of `parts.unet` in `work/inpainting`; returns it with averaged weights. `parts` stay as they are."""
     torch.manual_seed(SEED)
-    unet = inpainting_unet(parts.unet).to(device)
+    unet = on(inpainting_unet(parts.unet), device)
     trainer = Trainer(work / "inpainting", {"unet": unet}, budget, learning_rate=learning_rate)
     torch.manual_seed(SEED + trainer.history.steps)
-    text_encoder = parts.text_encoder.to(device).eval()
+    on(parts.text_encoder, device).eval()
 
     def loss_of() -> Tensor:
         given = shelf.batch(batch)
-        noisy, timesteps, velocity = noised(parts.scheduler, given.latents)
-        with half_precision(device):
-            with torch.no_grad():
-                words = text_encoder(tokens(parts.tokenizer, given.prompts, device))[0]
-            seen = torch.cat([noisy, given.masks, given.masked], 1)
-            guess = unet(seen, timesteps, words, return_dict=False)[0]
-        return functional.mse_loss(guess.float(), velocity)
+        words = parts.words(given.prompts, device)
 
-    history = trainer.run(loss_of)
+        def guess(noisy: Tensor, timesteps: Tensor) -> Tensor:
+            return unet(torch.cat([noisy, given.masks, given.masked], 1), timesteps, words, return_dict=False)[0]
+
+        return denoising_loss(parts.scheduler, given.latents, guess)
+
+    with plain_attention(device):
+        history = trainer.run(loss_of)
     best = trainer.averaged("unet")
     assert isinstance(best, UNet2DConditionModel)
-    return best.to(device).eval(), history
+    return on(best, device).eval(), history
 
 
 def inpainting_pipeline(parts: Parts, unet: UNet2DConditionModel) -> StableDiffusionInpaintPipeline:
     """Put the widened denoiser into its pipeline."""
-    pipe = StableDiffusionInpaintPipeline(
-        vae=parts.vae,
-        text_encoder=parts.text_encoder,
-        tokenizer=parts.tokenizer,
-        unet=unet,
-        scheduler=parts.scheduler,
-        safety_checker=None,  # pyright: ignore[reportArgumentType]
-        feature_extractor=None,  # pyright: ignore[reportArgumentType]
-        requires_safety_checker=False,
-    )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return assembled(StableDiffusionInpaintPipeline, replace(parts, unet=unet))
 
 
 def save_inpainting(parts: Parts, unet: UNet2DConditionModel, folder: Path) -> None:
     """Write the variant as a folder of fp16 safetensors for `StableDiffusionInpaintPipeline.from_pretrained`."""
-    pipe = inpainting_pipeline(copy.deepcopy(parts), copy.deepcopy(unet))
-    pipe.to("cpu", torch.float16).save_pretrained(folder)
+    save_pipeline_half(inpainting_pipeline(parts, unet), folder)

@@ -11,6 +11,7 @@ from PIL import Image
 from tools.pocket.captions import plain_caption
 from tools.pocket.detector import Detector
 from tools.pocket.draw import draw
+from tools.pocket.family import GUIDANCE, STEPS
 from tools.pocket.masks import box_mask, thing_boxes
 from tools.pocket.regions import Mask
 from tools.pocket.spec import COLOURS, SHAPES, Arrangement, Item, Picture, Scene
@@ -23,7 +24,6 @@ ADDED: dict[str, tuple[str, str, Box]] = {
     "boat": ("sea", "day", (0.05, 0.4, 0.95, 0.9)),
     "house": ("hills", "day", (0.1, 0.35, 0.9, 0.9)),
 }
-STEPS, GUIDANCE = 20, 4.0
 
 
 @dataclass(frozen=True, slots=True)

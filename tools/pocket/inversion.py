@@ -12,17 +12,16 @@ from PIL import Image, ImageFilter
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from tools.pocket.denoiser import Parts, noised, tokens
+from tools.pocket.denoiser import Parts, denoising_loss, tokens
 from tools.pocket.draw import draw
 from tools.pocket.lora import drawn
 from tools.pocket.outlines import edge_mask
 from tools.pocket.regions import Array, dilated, lab
 from tools.pocket.spec import sample
 from tools.pocket.subjects import UNSEEN, Subject, SubjectShelf, short_caption
-from tools.pocket.training import SEED, Budget, History, Trainer, half_precision
+from tools.pocket.training import SEED, Budget, History, Trainer, on, plain_attention
 
 TOKEN = "<sketchbook>"
 VECTORS = 2
@@ -90,8 +89,12 @@ class Reader:
         self._names = [TOKEN, *(f"{TOKEN}_{number}" for number in range(1, VECTORS))]
         if self._tokenizer.add_tokens(self._names) < VECTORS:
             raise ValueError(f"the tokenizer knows {TOKEN} already: a pipeline that loaded it shares this tokenizer")
-        self._encoder = copy.deepcopy(text_encoder).requires_grad_(False).to(device).eval()
-        self._table = self._encoder.get_input_embeddings().weight
+        self._encoder = on(copy.deepcopy(text_encoder).requires_grad_(False), device).eval()
+        table = self._encoder.get_input_embeddings().weight
+        assert isinstance(table, Tensor)
+        self._table = table
+        if len(self._table) != len(tokenizer):
+            raise ValueError("the text encoder has rows that the tokenizer has not: a pipeline put a token into it")
         self._key = next(name for name, value in self._encoder.named_parameters() if value is self._table)
         self._device = device
 
@@ -121,7 +124,7 @@ def train_inversion(
 ) -> tuple[Tensor, History]:
     """Train the token's vectors in `work/inversion`; returns them averaged, (VECTORS, width). `parts` stay as they are."""
     torch.manual_seed(SEED)
-    unet = copy.deepcopy(parts.unet).requires_grad_(False).to(device).eval()
+    unet = on(copy.deepcopy(parts.unet).requires_grad_(False), device).eval()
     reader = Reader(parts.tokenizer, parts.text_encoder, device)
     vectors = Vectors(reader.start())
     trainer = Trainer(
@@ -136,13 +139,14 @@ def train_inversion(
 
     def loss_of() -> Tensor:
         given = shelf.batch(batch)
-        noisy, timesteps, velocity = noised(parts.scheduler, given.latents)
-        with half_precision(device):
-            words = reader(given.prompts, vectors.values)
-            guess = unet(noisy, timesteps, words, return_dict=False)[0]
-        return functional.mse_loss(guess.float(), velocity)
 
-    history = trainer.run(loss_of)
+        def guess(noisy: Tensor, timesteps: Tensor) -> Tensor:
+            return unet(noisy, timesteps, reader(given.prompts, vectors.values), return_dict=False)[0]
+
+        return denoising_loss(parts.scheduler, given.latents, guess)
+
+    with plain_attention(device):
+        history = trainer.run(loss_of)
     best = trainer.averaged("vectors")
     assert isinstance(best, Vectors)
     return best.values.detach().cpu(), history

@@ -1,6 +1,5 @@
 """Train LoRAs on pocket with PEFT: the style and the object of `lora_pictures`."""
 
-import copy
 import json
 import random
 from pathlib import Path
@@ -8,34 +7,22 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
-from diffusers.utils import convert_state_dict_to_diffusers
-from peft import LoraConfig
-from peft.utils import get_peft_model_state_dict
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn import functional
 
+from tools.pocket.adapters import save_adapter, with_adapter
 from tools.pocket.captions import caption
-from tools.pocket.denoiser import Parts, noised, tokens
+from tools.pocket.denoiser import Parts, denoising_loss
 from tools.pocket.draw import draw
+from tools.pocket.family import STEPS, draw_prompts
 from tools.pocket.spec import sample
 from tools.pocket.subjects import UNSEEN, Subject, SubjectShelf
-from tools.pocket.training import SEED, Budget, History, Trainer, half_precision
+from tools.pocket.training import SEED, Budget, History, Trainer, on, plain_attention
 
 RANK = 8
 # All attention, and the convolutions on the way up, where strokes and outlines are made. One rank for all: loaders that are not
 # told an alpha take it to be the rank, the same for every layer.
 TARGETS = r".*\.(to_q|to_k|to_v|to_out\.0)|up_blocks\..*\.(conv1|conv2)"
-STEPS, GUIDANCE = 20, 4.0
-
-
-def with_adapter(unet: UNet2DConditionModel, rank: int = RANK) -> UNet2DConditionModel:
-    """Copy a denoiser, still its weights, and give it a LoRA adapter that as yet changes nothing."""
-    torch.manual_seed(SEED)
-    adapted = copy.deepcopy(unet).requires_grad_(False)
-    adapted.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=TARGETS))
-    return adapted
 
 
 def train_lora(
@@ -50,32 +37,32 @@ def train_lora(
     learning_rate: float = 2e-3,
 ) -> tuple[UNet2DConditionModel, History]:
     """Train a LoRA in `work/lora-name`; returns a copy of the denoiser with the averaged adapter. `parts` stay as they are."""
-    unet = with_adapter(parts.unet).to(device)
+    unet = on(with_adapter(parts.unet, TARGETS, RANK), device)
     trainer = Trainer(
         work / f"lora-{subject.name}", {"unet": unet}, budget, learning_rate=learning_rate, averaging=0.995
     )
     torch.manual_seed(SEED + trainer.history.steps)
-    text_encoder = parts.text_encoder.to(device).eval()
+    on(parts.text_encoder, device).eval()
 
     def loss_of() -> Tensor:
         given = shelf.batch(batch)
-        noisy, timesteps, velocity = noised(parts.scheduler, given.latents)
-        with half_precision(device):
-            with torch.no_grad():
-                words = text_encoder(tokens(parts.tokenizer, given.prompts, device))[0]
-            guess = unet(noisy, timesteps, words, return_dict=False)[0]
-        return functional.mse_loss(guess.float(), velocity)
+        words = parts.words(given.prompts, device)
+        return denoising_loss(
+            parts.scheduler,
+            given.latents,
+            lambda noisy, timesteps: unet(noisy, timesteps, words, return_dict=False)[0],
+        )
 
-    history = trainer.run(loss_of)
+    with plain_attention(device):
+        history = trainer.run(loss_of)
     best = trainer.averaged("unet")
     assert isinstance(best, UNet2DConditionModel)
-    return best.to(device).eval(), history
+    return on(best, device).eval(), history
 
 
 def lora_metadata(subject: Subject, rank: int = RANK) -> dict[str, str]:
     """What tools read from a LoRA's head: the trigger words as kohya's trainer and as the model spec say them."""
     return {
-        "format": "pt",
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": "stable-diffusion-v1/lora",
         "modelspec.implementation": "diffusers",
@@ -95,29 +82,18 @@ def lora_metadata(subject: Subject, rank: int = RANK) -> dict[str, str]:
 
 def save_lora(unet: UNet2DConditionModel, subject: Subject, folder: Path) -> None:
     """Write the adapter of `train_lora` in fp16 for `pipe.load_lora_weights(folder)`, trigger words and all."""
-    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
-
-    def save(weights: dict[str, Tensor], path: str) -> None:
-        halved = {name: value.detach().to("cpu", torch.float16).contiguous() for name, value in weights.items()}
-        save_file(halved, path, metadata=lora_metadata(subject))
-
-    StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=layers, save_function=save)
+    save_adapter(unet, folder, lora_metadata(subject))
 
 
 # Judging
 
 
-@torch.no_grad()
-def drawn(pipe: StableDiffusionPipeline, prompts: list[str], rows: int = 8) -> list[Image.Image]:
+def drawn(pipe: StableDiffusionPipeline, prompts: list[str], rows: int = 8, *, steps: int = STEPS) -> list[Image.Image]:
     """Draw prompts, `rows` at a time, each with its number as the seed."""
     made: list[Image.Image] = []
     for start in range(0, len(prompts), rows):
         part = prompts[start : start + rows]
-        generators = [torch.Generator().manual_seed(start + index) for index in range(len(part))]
-        result = pipe(
-            part, width=128, height=128, num_inference_steps=STEPS, guidance_scale=GUIDANCE, generator=generators
-        )
-        made += result.images  # pyright: ignore[reportAttributeAccessIssue]
+        made += draw_prompts(pipe, part, [*range(start, start + len(part))], steps=steps)
     return made
 
 

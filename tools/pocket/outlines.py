@@ -20,7 +20,8 @@ def _slopes(image: Image.Image, blur: float) -> tuple[Array, Array]:
     columns = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
     across, down = (rows[:, 2:] - rows[:, :-2]) / 8, (columns[2:] - columns[:-2]) / 8
     steepest = np.argmax(across**2 + down**2, axis=-1)[..., None]
-    return np.take_along_axis(across, steepest, -1)[..., 0], np.take_along_axis(down, steepest, -1)[..., 0]
+    steep = [np.take_along_axis(slope, steepest, -1)[..., 0].astype(np.float32) for slope in (across, down)]
+    return steep[0], steep[1]
 
 
 def _neighbours(strength: Array, angle: Array) -> tuple[Array, Array]:

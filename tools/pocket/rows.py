@@ -1,8 +1,6 @@
 """Rows of training data that are dear to make: made once, kept in pieces in a folder, and read from there by the next start."""
 
-import hashlib
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,12 +10,11 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from tools.pocket.data import AT_ONCE, encode
+from tools.pocket.data import AT_ONCE, encode, helpers
 
 logger = logging.getLogger("pocket")
 
 Columns = dict[str, np.ndarray]
-Size = tuple[int, int]
 
 
 class _Drawn(Dataset[Columns]):
@@ -48,13 +45,12 @@ def kept_rows(
     """
     folder.mkdir(parents=True, exist_ok=True)
     pieces: list[Columns] = []
-    helpers = max(0, (os.cpu_count() or 1) - 2)
     for start in range(0, count, at_once):
         wanted = range(start, min(start + at_once, count))
         path = folder / f"{wanted.start}-{wanted.stop}.npz"
         if not path.exists():
             logger.info("%s: rows %d to %d of %d", folder.name, wanted.start, wanted.stop, count)
-            loader = DataLoader(_Drawn(wanted, make), batch_size=AT_ONCE, num_workers=helpers)
+            loader = DataLoader(_Drawn(wanted, make), batch_size=AT_ONCE, num_workers=helpers())
             fresh = path.with_suffix(".new")
             with fresh.open("wb") as file:
                 np.savez(file, **_joined([finish(drawn) for drawn in loader]))  # pyright: ignore[reportArgumentType]
@@ -78,11 +74,3 @@ def encoded(vae: AutoencoderKL, pixels: Tensor, device: torch.device) -> np.ndar
 def on_unit_range(images: Tensor) -> Tensor:
     """Pictures of bytes (..., height, width, 3) to (..., 3, height, width) on [-1, 1]."""
     return images.movedim(-1, -3).float() / 127.5 - 1
-
-
-def vae_name(vae: AutoencoderKL) -> str:
-    """Name an autoencoder by its encoder's weights, so that what it encoded is not taken for another's."""
-    digest = hashlib.sha256()
-    for value in vae.encoder.state_dict().values():
-        digest.update(value.cpu().float().numpy().tobytes())
-    return digest.hexdigest()[:12]

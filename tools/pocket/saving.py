@@ -12,7 +12,7 @@ from torch import nn
 def save_half(model: Any, folder: Path) -> int:
     """Write a copy of a diffusers or transformers model to `folder` in fp16; returns its size in bytes."""
     _halved(model).save_pretrained(folder)
-    _loads_in_fp32(folder)
+    tidy(folder)
     return size_bytes(folder)
 
 
@@ -23,8 +23,7 @@ def save_pipeline_half(pipe: Any, folder: Path) -> int:
         if isinstance(part, nn.Module):
             setattr(halved, name, _halved(part))
     halved.save_pretrained(folder)
-    for name in pipe.components:
-        _loads_in_fp32(folder / name)
+    tidy(folder)
     return size_bytes(folder)
 
 
@@ -32,16 +31,24 @@ def _halved(model: Any) -> Any:
     return copy.deepcopy(model).to("cpu").half().to(memory_format=torch.contiguous_format)
 
 
-def _loads_in_fp32(folder: Path) -> None:
-    """Have transformers load a model in fp32, as diffusers does, where no dtype is asked for: a CPU cannot draw in fp16."""
-    path = folder / "config.json"
-    if not path.exists():
-        return
-    config = json.loads(path.read_text())
-    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
-        if "dtype" in part:
-            part["dtype"] = "float32"
-    path.write_text(json.dumps(config, indent=2) + "\n")
+def tidy(folder: Path) -> None:
+    """Make what was saved in a folder the same wherever and from whatever it was saved.
+
+    transformers is to load its models in fp32, as diffusers does, where no dtype is asked for: a CPU cannot draw in fp16. No
+    file names the folder that weights once came from, and no tokenizer keeps the padding of its last call.
+    """
+    for path in folder.rglob("*config.json"):
+        config = json.loads(path.read_text())
+        for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+            part.pop("_name_or_path", None)
+            if "dtype" in part:
+                part["dtype"] = "float32"
+        path.write_text(json.dumps(config, indent=2) + "\n")
+    for path in folder.rglob("tokenizer.json"):
+        tokenizer = json.loads(path.read_text())
+        path.write_text(
+            json.dumps(tokenizer | {"truncation": None, "padding": None}, indent=2, ensure_ascii=False) + "\n"
+        )
 
 
 def size_bytes(folder: Path) -> int:

@@ -19,11 +19,11 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from tools.pocket.captions import plain_caption
 from tools.pocket.data import Batch, Shelf
-from tools.pocket.denoiser import Parts, noised, tokens
+from tools.pocket.denoiser import Parts, denoising_loss, noised, tokens
 from tools.pocket.networks import FACTOR, TEXT_LENGTH, new_scheduler
 from tools.pocket.saving import parameters, save_pipeline_half
 from tools.pocket.spec import sample
-from tools.pocket.training import SEED, Budget, History, Trainer, half_precision
+from tools.pocket.training import SEED, Budget, History, Trainer, on, plain_attention
 
 SECOND_WIDTH = 64
 TIME_WIDTH = 8
@@ -85,13 +85,13 @@ def normed_encoder(encoder: CLIPTextModel, ids: Tensor) -> CLIPTextModel:
     layer adds nothing; SDXL passes over it. What is left of the stream itself is, but for its spread, the normed states again;
     its usual spread, measured on the prompts `ids` (rows, 32), is taken off them.
     """
-    config = copy.deepcopy(encoder.config)
+    config: Any = copy.deepcopy(encoder.config)
     config.num_hidden_layers += 2
     config.layer_norm_eps *= FAINTNESS**2
     deep = CLIPTextModel(config)
     mixed = deep.load_state_dict(encoder.state_dict(), strict=False)
     assert not mixed.unexpected_keys
-    layers = list(deep.encoder.layers)
+    layers: list[Any] = list(deep.encoder.layers)
     for part in (deep.embeddings.token_embedding, deep.embeddings.position_embedding):
         part.weight.mul_(FAINTNESS)
     for layer in layers[:-2]:
@@ -189,8 +189,8 @@ def train_sdxl(
 ) -> History:
     """Train denoiser and second encoder in `work/sdxl`; `parts` holds the averaged weights afterwards."""
     torch.manual_seed(SEED)
-    modules = {"unet": parts.unet.to(device), "text_encoder_2": parts.text_encoder_2.to(device)}  # type: ignore[arg-type]
-    parts.text_encoder.to(device)  # type: ignore[arg-type]
+    modules = {"unet": on(parts.unet, device), "text_encoder_2": on(parts.text_encoder_2, device)}
+    on(parts.text_encoder, device)
     trainer = Trainer(
         work / "sdxl",
         modules,
@@ -206,15 +206,17 @@ def train_sdxl(
     def loss_of() -> Tensor:
         given = shelf.batch(batch)
         latents, time_ids = microconditioned(given, rng, device)
-        noisy, timesteps, velocity = noised(scheduler, latents)
-        with half_precision(device):
+
+        def guess(noisy: Tensor, timesteps: Tensor) -> Tensor:
             words, meaning = read_words(parts, given.prompts, device)
             more = {"text_embeds": meaning, "time_ids": time_ids}
-            guess = parts.unet(noisy, timesteps, words, added_cond_kwargs=more, return_dict=False)[0]
-        return functional.mse_loss(guess.float(), velocity)
+            return parts.unet(noisy, timesteps, words, added_cond_kwargs=more, return_dict=False)[0]
+
+        return denoising_loss(scheduler, latents, guess)
 
     parts.unet.train()
-    history = trainer.run(loss_of)
+    with plain_attention(device):
+        history = trainer.run(loss_of)
     unet, second = trainer.averaged("unet"), trainer.averaged("text_encoder_2")
     assert isinstance(unet, UNet2DConditionModel)
     assert isinstance(second, CLIPTextModelWithProjection)
@@ -255,11 +257,11 @@ def evaluate_sdxl(
     `family.draw_prompts(sdxl_pipeline(parts), ...)`.
     """
     scheduler, rng = new_scheduler(), random.Random(0)
-    parts.unet.to(device).eval()
-    parts.text_encoder.to(device)  # type: ignore[arg-type]
-    parts.text_encoder_2.to(device).eval()  # type: ignore[arg-type]
+    on(parts.unet, device).eval()
+    on(parts.text_encoder, device)
+    on(parts.text_encoder_2, device).eval()
     torch.manual_seed(SEED)
-    sums = dict.fromkeys(("loss", "loss_no_sizes", "loss_no_meaning"), 0.0)
+    sums: dict[str, float] = dict.fromkeys(("loss", "loss_no_sizes", "loss_no_meaning"), 0.0)
     for _ in range(batches):
         given = shelf.batch(batch)
         latents, time_ids = microconditioned(given, rng, device)

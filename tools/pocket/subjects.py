@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from tools.pocket.captions import caption
-from tools.pocket.data import WORDLESS
+from tools.pocket.data import Buckets, Size, on_device, vae_name
 from tools.pocket.draw import draw
-from tools.pocket.rows import Columns, Size, encoded, kept_rows, on_unit_range, vae_name
+from tools.pocket.rows import Columns, encoded, kept_rows, on_unit_range
 from tools.pocket.spec import Picture, sample
+from tools.pocket.training import on
 
 # Drawings to learn from start here, drawings to be judged by there.
 FIRST, UNSEEN = 1_000_000, 2_000_000
@@ -70,42 +72,34 @@ class SubjectShelf:
         first: int = FIRST,
         sizes: dict[Size, int] = SIZES,
     ) -> None:
-        self._subject, self._plain, self._device, self._sizes = subject, plain, device, sizes
-        self._rng = random.Random(first)
-        self._rows: dict[Size, Columns] = {}
-        self._first: dict[Size, int] = {}
-        vae = vae.to(device).eval()
-        start = first
-        for size, share in sizes.items():
-            count = max(1, round(total * share / sum(sizes.values())))
-            folder = work / f"{subject.name}-{vae_name(vae)}" / f"{size[0]}x{size[1]}-{start}-{plain}"
-            self._first[size] = start
-            self._rows[size] = self._kept(folder, vae, size, count)
-            start += count
+        self._subject, self._plain, self._device = subject, plain, device
+        self._buckets = Buckets(total, first, sizes, weigh=lambda _: 1.0)
+        folder = work / f"{subject.name}-{vae_name(vae)}"
+        vae = on(vae, device).eval()
+        self._latents = {
+            size: self._kept(folder / f"{size[0]}x{size[1]}-{seeds.start}-{plain}", vae, size, seeds)["latents"]
+            for size, seeds in self._buckets.seeds.items()
+        }
 
     def _is_plain(self, seed: int) -> bool:
         return seed % 10 < self._plain
 
-    def _kept(self, folder: Path, vae: AutoencoderKL, size: Size, count: int) -> Columns:
+    def _kept(self, folder: Path, vae: AutoencoderKL, size: Size, seeds: range) -> Columns:
         def make(number: int) -> Columns:
-            seed = self._first[size] + number
+            seed = seeds[number]
             image = draw(sample(seed), *size) if self._is_plain(seed) else self._subject.draw(seed, *size)
             return {"image": np.array(image)}
 
         def finish(drawn: dict[str, Tensor]) -> Columns:
             return {"latents": encoded(vae, on_unit_range(drawn["image"]), self._device)}
 
-        return kept_rows(folder, count, make, finish)
+        return kept_rows(folder, len(seeds), make, finish)
 
     def batch(self, count: int) -> SubjectBatch:
         """Take drawings of one size, chosen by chance."""
-        size = self._rng.choices(list(self._sizes), list(self._sizes.values()))[0]
-        latents = self._rows[size]["latents"]
-        rows = [self._rng.randrange(len(latents)) for _ in range(count)]
-        prompts = [self._words(self._first[size] + row) for row in rows]
-        return SubjectBatch(torch.from_numpy(latents[rows].astype(np.float32)).to(self._device), prompts)
+        size, rows = self._buckets.choose(count)
+        prompts = [self._buckets.words(partial(self._words, self._buckets.seeds[size][row])) for row in rows]
+        return SubjectBatch(on_device(self._latents[size][rows], self._device), prompts)
 
-    def _words(self, seed: int) -> str:
-        if self._rng.random() < WORDLESS:
-            return ""
-        return caption(sample(seed), self._rng) if self._is_plain(seed) else self._subject.words(seed, self._rng)
+    def _words(self, seed: int, rng: random.Random) -> str:
+        return caption(sample(seed), rng) if self._is_plain(seed) else self._subject.words(seed, rng)

@@ -284,7 +284,7 @@ def train_text_encoder(
     """Teach the text encoder what captions mean and save it to `folder`/text_encoder.
 
     Arguments: `folder` holds tokenizer/; `checked` unseen captions are asked at the end.
-    Returns: "loss", "seconds", the accuracies on unseen captions, "kept" for combinations kept for judging.
+    Returns: "steps", "loss", "seconds", the accuracies on unseen captions, "kept" for combinations kept for judging.
     """
     started = time.monotonic()
     torch.manual_seed(seed)
@@ -294,7 +294,7 @@ def train_text_encoder(
     heads = Heads().to(device)
     loss = _learn(encoder, heads, tokenizer, steps, batch, seed)
     encoder.eval().save_pretrained(folder / "text_encoder")
-    figures = {"loss": loss}
+    figures = {"steps": float(steps), "loss": loss}
     if checked:
         unseen = [sample(UNSEEN + index) for index in range(checked)]
         figures |= accuracies(encoder, heads, *worded(unseen, tokenizer, random.Random(UNSEEN)))

@@ -5,11 +5,12 @@ An `AutoencoderTiny` has a scaling factor of 1: it decodes the latents as the de
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from tools.pocket.data import encode, to_tensor
@@ -18,7 +19,7 @@ from tools.pocket.networks import LATENT_CHANNELS
 from tools.pocket.saving import parameters
 from tools.pocket.spec import sample
 from tools.pocket.stream import stream
-from tools.pocket.training import SEED, Budget, History, Trainer, half_precision
+from tools.pocket.training import SEED, Budget, History, Trainer, half_precision, on
 from tools.pocket.vae import reconstruction_loss
 
 # Pictures of these seeds are for training the tiny autoencoder, and for measuring it.
@@ -71,8 +72,9 @@ def train_tiny_vae(
     """Train a tiny autoencoder in `work/tiny_vae` to the latents of `vae`; returns it with averaged weights."""
     torch.manual_seed(SEED)
     # On a CPU the convolutions are twice as fast when the channels are innermost.
-    tiny = new_tiny_vae().to(device).to(memory_format=torch.channels_last)
-    vae = vae.to(device).eval()
+    tiny = on(new_tiny_vae(), device)
+    nn.Module.to(tiny, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    vae = on(vae, device).eval()
     trainer = Trainer(
         work / "tiny_vae", {"tiny": tiny}, budget, learning_rate=learning_rate, weight_decay=0.0, averaging=0.998
     )
@@ -81,7 +83,7 @@ def train_tiny_vae(
     def loss_of() -> Tensor:
         truth, latents = (part.contiguous(memory_format=torch.channels_last) for part in pool.draw(batch))
         with half_precision(device):
-            made, read = tiny.decode(latents).sample, tiny.encode(truth).latents
+            made, read = tiny.decode(latents, return_dict=False)[0], tiny.encode(truth, return_dict=False)[0]
         return reconstruction_loss(made.float(), truth) + 0.2 * functional.mse_loss(read.float(), latents)
 
     history = trainer.run(loss_of)
@@ -100,15 +102,18 @@ def evaluate_tiny_vae(
     "error_round" of the tiny encoder and decoder together; "latents" the encoder's squared error, where 1 is to know
     nothing; milliseconds to decode one picture; "parameters".
     """
-    tiny, vae = tiny.to(device).eval(), vae.to(device).eval()
+    tiny, vae = on(tiny, device).eval(), on(vae, device).eval()
     truth = to_tensor([np.asarray(draw(sample(UNSEEN + number))) for number in range(pictures)]).to(device)
-    sums = dict.fromkeys(("error", "error_full", "error_round", "latents"), 0.0)
+    sums: dict[str, float] = dict.fromkeys(("error", "error_full", "error_round", "latents"), 0.0)
     for part in truth.split(16):
-        latents = vae.encode(part).latent_dist.mean * vae.config["scaling_factor"]
-        read = tiny.encode(part).latents
+        latents = vae.encode(part, return_dict=False)[0].mean * vae.config["scaling_factor"]
+        read = tiny.encode(part, return_dict=False)[0]
         sums["latents"] += float((read - latents).square().mean()) * len(part)
-        made = {"error": tiny.decode(latents).sample, "error_round": tiny.decode(read).sample}
-        made["error_full"] = vae.decode(latents / vae.config["scaling_factor"]).sample
+        made = {
+            "error": tiny.decode(latents, return_dict=False)[0],
+            "error_round": tiny.decode(read, return_dict=False)[0],
+        }
+        made["error_full"] = vae.decode(latents / vae.config["scaling_factor"], return_dict=False)[0]
         for name, pixels in made.items():
             sums[name] += float((pixels.clamp(-1, 1) - part).abs().mean()) * 127.5 * len(part)
     figures = {name: round(total / pictures, 4) for name, total in sums.items()}
@@ -119,7 +124,7 @@ def evaluate_tiny_vae(
     return figures
 
 
-def _milliseconds(vae: AutoencoderKL | AutoencoderTiny, latents: Tensor) -> float:
+def _milliseconds(vae: Any, latents: Tensor) -> float:
     """The quickest of some decodings; what else runs on the machine only slows them."""
     best = float("inf")
     for _ in range(8):

@@ -24,7 +24,7 @@ from tools.pocket.draw import draw
 from tools.pocket.saving import parameters
 from tools.pocket.spec import sample
 from tools.pocket.stream import stream
-from tools.pocket.training import SEED, Budget, History, Trainer, half_precision
+from tools.pocket.training import SEED, Budget, History, Trainer, half_precision, on
 
 SCALE = 4
 SIDE = 128
@@ -87,9 +87,10 @@ def pair(seed: int) -> tuple[np.ndarray, np.ndarray]:
 def as_pocket_draws(vae: AutoencoderKL, pictures: Tensor, noise: Tensor) -> Tensor:
     """Pass pictures (count, 3, height, width) on [-1, 1] through the autoencoder, with some of `noise` (count, 1, 1, 1) in its latents."""
     with half_precision(pictures.device):
-        latents = vae.encode(pictures).latent_dist.mean
+        latents = vae.encode(pictures, return_dict=False)[0].mean
         latents = latents + torch.randn_like(latents) * noise * latents.std()
-        return vae.decode(latents).sample.float().clamp(-1, 1)
+        decoded = vae.decode(latents, return_dict=False)[0]  # pyright: ignore[reportArgumentType]
+        return decoded.float().clamp(-1, 1)
 
 
 class Patches:
@@ -179,10 +180,10 @@ def train_upscaler(
     """Train the upscaler in `work/upscaler` on drawings as they are and as `vae` gives them back; returns it with averaged weights."""
     torch.manual_seed(SEED)
     upscaler = Upscaler()
-    vae, upscaler = vae.to(device).eval(), upscaler.to(device)
+    vae, upscaler = on(vae, device).eval(), on(upscaler, device)
     if not (work / "upscaler" / "state.pt").exists():
         start_from_least_squares(upscaler, *Patches(vae, FIRST - 16, device).draw(24))
-    upscaler.to(memory_format=torch.channels_last)
+    upscaler.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue, reportArgumentType]
     trainer = Trainer(
         work / "upscaler", {"net": upscaler}, budget, learning_rate=learning_rate, weight_decay=0.0, averaging=0.998
     )
@@ -215,8 +216,8 @@ def evaluate_upscaler(
     Returns "psnr" for drawings reduced with a bicubic filter, "psnr_soft" for those that then went through the autoencoder, as
     pocket's pictures do; "..._bicubic" is bicubic enlarging of the same; milliseconds for 128×128; "parameters".
     """
-    upscaler, vae = upscaler.to(device).eval(), vae.to(device).eval()
-    sums = dict.fromkeys(("psnr", "psnr_bicubic", "psnr_soft", "psnr_soft_bicubic"), 0.0)
+    upscaler, vae = on(upscaler, device).eval(), on(vae, device).eval()
+    sums: dict[str, float] = dict.fromkeys(("psnr", "psnr_bicubic", "psnr_soft", "psnr_soft_bicubic"), 0.0)
     ways: dict[str, Callable[[Tensor], Tensor]] = {"": lambda low: upscaler(low).clamp(0, 1), "_bicubic": bicubic}
     for seed in range(UNSEEN, UNSEEN + pictures):
         image = draw(sample(seed), SIDE * SCALE, SIDE * SCALE)

@@ -4,6 +4,7 @@ import itertools
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +17,14 @@ from tools.pocket.data import helpers, to_tensor
 from tools.pocket.draw import draw
 from tools.pocket.networks import LATENT_CHANNELS, new_vae
 from tools.pocket.spec import sample
-from tools.pocket.training import SEED, Budget, History, Trainer, half_precision
+from tools.pocket.training import SEED, Budget, History, Trainer, half_precision, on
 
 CROP = 64
 UNSEEN = 10_000_000  # seeds that the denoisers never see
 KL_WEIGHT = 3e-4
+
+# The most noise on the latents that the decoder is sharpened with, in their deviations: about what a denoiser leaves.
+DECODER_NOISE = 0.2
 
 
 class Batches(IterableDataset[Tensor]):
@@ -85,7 +89,8 @@ def start_as_block_means(vae: AutoencoderKL, keep: float = 0.1) -> None:
                     part.weight[channel, channel, :2, :2] = 0.25
                 else:
                     part.weight[channel, channel, part.weight.shape[2] // 2, part.weight.shape[3] // 2] = 1
-    for half in (vae.encoder, vae.decoder):
+    halves: list[Any] = [vae.encoder, vae.decoder]
+    for half in halves:
         half.conv_in.weight[:6] = 0
         half.conv_out.weight[:3] = 0
         for colour in range(3):
@@ -94,9 +99,10 @@ def start_as_block_means(vae: AutoencoderKL, keep: float = 0.1) -> None:
         half.conv_in.bias[6:carried:2], half.conv_in.bias[7:carried:2] = 1, -1
     vae.encoder.conv_out.weight[3:LATENT_CHANNELS] *= 3 / keep  # the fourth latent is for what the means leave out
     vae.decoder.conv_in.weight[16:, 3:] *= 2 / keep
-    vae.quant_conv.bias[LATENT_CHANNELS:] = -6
+    joints: list[Any] = [vae.quant_conv, vae.post_quant_conv]
+    joints[0].bias[LATENT_CHANNELS:] = -6
     for latent in range(LATENT_CHANNELS):
-        for conv in (vae.quant_conv, vae.post_quant_conv):
+        for conv in joints:
             conv.weight[latent] = 0
             conv.weight[latent, latent] = 1
 
@@ -106,7 +112,7 @@ def train_vae(work: Path, budget: Budget, device: torch.device, batch: int = 32)
     torch.manual_seed(SEED)
     vae = new_vae()
     start_as_block_means(vae)
-    vae.to(device)
+    on(vae, device)
     trainer = Trainer(work / "vae", {"vae": vae}, budget, learning_rate=1e-3, weight_decay=0.0, averaging=0.999)
     batches = iter(
         DataLoader(Batches(UNSEEN + trainer.history.steps * batch, batch), batch_size=None, num_workers=helpers())
@@ -115,14 +121,14 @@ def train_vae(work: Path, budget: Budget, device: torch.device, batch: int = 32)
     def loss_of() -> Tensor:
         truth = next(batches).to(device)
         with half_precision(device):
-            posterior = vae.encode(truth).latent_dist
-            made = vae.decode(posterior.sample()).sample
+            posterior = vae.encode(truth, return_dict=False)[0]
+            made = vae.decode(posterior.sample(), return_dict=False)[0]  # pyright: ignore[reportArgumentType]
         return reconstruction_loss(made.float(), truth) + KL_WEIGHT * posterior.kl().mean() / posterior.mean[0].numel()
 
     history = trainer.run(loss_of)
     best = trainer.averaged("vae")
     assert isinstance(best, AutoencoderKL)
-    return _scaled(best.to(device), device), history
+    return _scaled(on(best, device), device), history
 
 
 def train_decoder(work: Path, vae: AutoencoderKL, budget: Budget, device: torch.device, batch: int = 32) -> History:
@@ -131,7 +137,8 @@ def train_decoder(work: Path, vae: AutoencoderKL, budget: Budget, device: torch.
     Some noise on the latents teaches it to make clean pictures of what a denoiser leaves. `vae` has the averaged decoder afterwards.
     """
     torch.manual_seed(SEED)
-    vae.to(device)
+    on(vae, device)
+    assert vae.post_quant_conv is not None
     modules: dict[str, nn.Module] = {"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv}
     trainer = Trainer(work / "decoder", modules, budget, learning_rate=8e-4, weight_decay=0.0, averaging=0.999)
     drawn = Batches(UNSEEN + 5_000_000 + trainer.history.steps * batch, batch)
@@ -141,11 +148,10 @@ def train_decoder(work: Path, vae: AutoencoderKL, budget: Budget, device: torch.
         truth = next(batches).to(device)
         with half_precision(device):
             with torch.no_grad():
-                latents = vae.encode(truth).latent_dist.mean
-                latents = latents + torch.randn_like(latents) * (0.06 / vae.config["scaling_factor"]) * torch.rand(
-                    (), device=device
-                )
-            made = vae.decode(latents).sample
+                latents = vae.encode(truth, return_dict=False)[0].mean
+                much = torch.rand(len(latents), 1, 1, 1, device=device) * DECODER_NOISE / vae.config["scaling_factor"]
+                latents = latents + torch.randn_like(latents) * much
+            made = vae.decode(latents, return_dict=False)[0]
         return reconstruction_loss(made.float(), truth)
 
     history = trainer.run(loss_of)
@@ -157,6 +163,6 @@ def train_decoder(work: Path, vae: AutoencoderKL, budget: Budget, device: torch.
 @torch.no_grad()
 def _scaled(vae: AutoencoderKL, device: torch.device) -> AutoencoderKL:
     truth = to_tensor([np.asarray(draw(sample(20_000_000 + number))) for number in range(256)]).to(device)
-    latents = torch.cat([vae.encode(part).latent_dist.mean for part in truth.split(32)])
+    latents = torch.cat([vae.encode(part, return_dict=False)[0].mean for part in truth.split(32)])
     vae.register_to_config(scaling_factor=round(1 / float(latents.std()), 6))
     return vae

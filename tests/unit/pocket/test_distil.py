@@ -10,9 +10,12 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from tests.unit.pocket.small_parts import CPU, small_parts
+from tools.pocket.adapters import with_adapter
 from tools.pocket.denoiser import Parts, tokens
 from tools.pocket.distil import (
+    RANK,
     STEPS,
+    TARGETS,
     Ddim,
     Drawer,
     Lessons,
@@ -20,7 +23,6 @@ from tools.pocket.distil import (
     save_distil,
     stops,
     train_distil,
-    with_adapter,
 )
 from tools.pocket.family import draw_prompts, pipeline
 from tools.pocket.networks import new_scheduler, new_unet
@@ -65,7 +67,7 @@ def test_lessons_lead_where_the_teacher_goes_and_are_kept(tmp_path: Path) -> Non
     parts = loud_parts()
     lessons = Lessons(tmp_path, parts, CPU, rows=2)
     lessons.collect("teacher", 0, least=1)
-    lessons.collect("student", 0, least=1, student=with_adapter(parts.unet))
+    lessons.collect("student", 0, least=1, student=with_adapter(parts.unet, TARGETS, RANK))
     again = Lessons(tmp_path, parts, CPU, rows=2)
     again.collect("teacher", 0, least=1)
     assert again.drawings == lessons.drawings
@@ -107,6 +109,6 @@ def test_train_distil_learns_resumes_and_loads(tmp_path: Path) -> None:
 
 
 def test_adapter_of_pocket_itself_is_small(tmp_path: Path) -> None:
-    adapted = with_adapter(new_unet())
+    adapted = with_adapter(new_unet(), TARGETS, RANK)
     assert isinstance(adapted, UNet2DConditionModel)
     assert save_distil(adapted, tmp_path) < 1_200_000

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 
 from tests.unit.pocket.small_parts import CPU, WIDTH, small_parts
 from tools.pocket.draw import draw
+from tools.pocket.family import pipeline
 from tools.pocket.inversion import (
     SKETCHBOOK,
     TOKEN,
@@ -27,14 +27,6 @@ from tools.pocket.inversion import (
 from tools.pocket.spec import sample
 from tools.pocket.subjects import SubjectShelf
 from tools.pocket.training import Budget
-
-
-def pipeline() -> StableDiffusionPipeline:
-    parts = small_parts()
-    return StableDiffusionPipeline(
-        vae=parts.vae, text_encoder=parts.text_encoder, tokenizer=parts.tokenizer, unet=parts.unet,
-        scheduler=parts.scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # type: ignore[arg-type]  # fmt: skip
 
 
 def test_sketch_repeats_and_is_told_from_ordinary_pictures() -> None:
@@ -62,6 +54,15 @@ def test_reader_a_tokenizer_that_has_the_token_is_refused() -> None:
         Reader(parts.tokenizer, parts.text_encoder, CPU)
 
 
+def test_reader_an_encoder_that_has_the_token_is_refused(tmp_path: Path) -> None:
+    parts = small_parts()
+    save_inversion(torch.randn(VECTORS, WIDTH), tmp_path / "file.safetensors")
+    pipeline(parts).load_textual_inversion(str(tmp_path / "file.safetensors"))
+    assert TOKEN not in parts.tokenizer.get_vocab()
+    with pytest.raises(ValueError, match="rows"):
+        Reader(parts.tokenizer, parts.text_encoder, CPU)
+
+
 def test_train_inversion_learns_goes_on_and_loads(tmp_path: Path) -> None:
     parts = small_parts()
     shelf = SubjectShelf(tmp_path, parts.vae, SKETCHBOOK, 4, CPU, plain=0, sizes={(64, 64): 1})
@@ -78,7 +79,7 @@ def test_train_inversion_learns_goes_on_and_loads(tmp_path: Path) -> None:
     with safe_open(file, "pt") as saved:
         assert saved.metadata()["modelspec.trigger_phrase"] == TOKEN
         assert saved.get_tensor(TOKEN).shape == (VECTORS, WIDTH)
-    pipe = pipeline()
+    pipe = pipeline(parts)
     pipe.load_textual_inversion(str(file))
     prompt = f"a red circle, {TOKEN}"
     with torch.no_grad():

@@ -132,6 +132,19 @@ def test_blurred_drawings_lie_further_from_drawings_than_drawings_do() -> None:
     assert far["Fréchet distance, texture"] > 5 * floor["Fréchet distance, texture"]
 
 
+def test_landscapes_of_another_time_lie_further_in_meaning_than_the_same_drawn_anew() -> None:
+    scenes = [question.picture for question in asked() if isinstance(question.picture.what, Scene)]
+    drawn = [draw(picture) for picture in scenes]
+    again = [draw(replace(picture, seed=picture.seed + 1)) for picture in scenes]
+    other = [
+        draw(replace(picture, what=replace(picture.what, time="night" if picture.what.time != "night" else "day")))
+        for picture in scenes
+        if isinstance(picture.what, Scene)
+    ]
+    floor, far = (picture_distances(detector(), images, drawn) for images in (again, other))
+    assert far["Fréchet distance, meaning"] > 3 * floor["Fréchet distance, meaning"]
+
+
 def test_reconstruction_error_of_a_vae_is_between_nothing_and_all() -> None:
     torch.manual_seed(0)
     vae = AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, latent_channels=2).eval()

@@ -14,9 +14,10 @@ from PIL import ImageFilter
 from safetensors import safe_open
 
 from tests.unit.pocket.small_parts import CPU, small_parts
-from tools.pocket.denoiser import Parts
+from tools.pocket.adapters import with_adapter
 from tools.pocket.draw import draw
-from tools.pocket.lora import RANK, drawn, evaluate_lora, save_lora, train_lora, with_adapter
+from tools.pocket.family import pipeline
+from tools.pocket.lora import RANK, TARGETS, drawn, evaluate_lora, save_lora, train_lora
 from tools.pocket.lora_pictures import CHALK, EASELBOT
 from tools.pocket.networks import new_unet
 from tools.pocket.spec import sample
@@ -26,15 +27,6 @@ from tools.pocket.training import Budget
 SUBJECTS = (CHALK, EASELBOT)
 SIZES = {(64, 64): 1}
 FILE = "pytorch_lora_weights.safetensors"
-
-
-def pipeline(parts: Parts) -> StableDiffusionPipeline:
-    pipe = StableDiffusionPipeline(
-        vae=parts.vae, text_encoder=parts.text_encoder, tokenizer=parts.tokenizer, unet=parts.unet,
-        scheduler=parts.scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # type: ignore[arg-type]  # fmt: skip
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
 
 
 @pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.name)
@@ -63,11 +55,13 @@ def test_adapter_at_first_changes_nothing() -> None:
     unet = small_parts().unet
     latents, words = torch.randn(1, 4, 8, 8), torch.randn(1, 32, 16)
     with torch.no_grad():
-        assert torch.allclose(with_adapter(unet)(latents, 5, words)[0], unet(latents, 5, words)[0], atol=1e-5)
+        assert torch.allclose(
+            with_adapter(unet, TARGETS, RANK)(latents, 5, words)[0], unet(latents, 5, words)[0], atol=1e-5
+        )
 
 
 def test_lora_of_pocket_is_small_enough(tmp_path: Path) -> None:
-    save_lora(with_adapter(new_unet()), CHALK, tmp_path)
+    save_lora(with_adapter(new_unet(), TARGETS, RANK), CHALK, tmp_path)
     assert (tmp_path / FILE).stat().st_size < 300_000
 
 
@@ -117,7 +111,7 @@ def test_train_lora_learns_goes_on_and_loads(tmp_path: Path) -> None:
 
 def test_evaluate_lora_tells_with_from_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = small_parts()
-    save_lora(with_adapter(parts.unet), CHALK, tmp_path)
+    save_lora(with_adapter(parts.unet, TARGETS, RANK), CHALK, tmp_path)
     pipe = pipeline(parts)
     pipe.load_lora_weights(tmp_path)
 
@@ -133,6 +127,7 @@ def test_evaluate_lora_tells_with_from_without(tmp_path: Path, monkeypatch: pyte
     assert figures["drawings"] > figures["ordinary_drawings"]
 
 
-def test_drawn_gives_a_picture_for_every_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tools.pocket.lora.STEPS", 2)
-    assert [image.size for image in drawn(pipeline(small_parts()), ["a", "b", "c"], rows=2)] == [(128, 128)] * 3
+def test_drawn_gives_a_picture_for_every_prompt() -> None:
+    assert [image.size for image in drawn(pipeline(small_parts()), ["a", "b", "c"], rows=2, steps=2)] == [
+        (128, 128)
+    ] * 3
