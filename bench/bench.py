@@ -8,6 +8,7 @@ loop stalls         the loopback asks for a heartbeat every 10 ms; discord.py's 
 overhead            requests with few and with many steps; the intercept of time over steps is what is spent
                     outside the denoising steps: queue, text encoder, decoder, PNG, disk, delivery
 memory              resident memory of the process and its children
+with 10,000 waiting submit, position and cancel on the service itself, in this process (`bench/waiting.py`)
 """
 
 from __future__ import annotations
@@ -203,7 +204,22 @@ async def measure(arguments: argparse.Namespace) -> list[Line]:
             code = await bot.terminate()
             stop = Line("SIGTERM to exit", f"{time.monotonic() - began:.2f} s, code {code}", "code 0", code == 0)
             sys.stdout.write(f"{stop}\n")
-            return [*lines, stop]
+            lines += [stop]
+    return [*lines, *await _waiting(arguments.waiting)]
+
+
+async def _waiting(count: int) -> list[Line]:
+    """Time the line itself; the disk's own commit stands beside it, since no submit can be faster."""
+    from bench.waiting import measure as measure_waiting
+
+    lines: list[Line] = []
+    if count:
+        times = await measure_waiting(count, 300)
+        for name, value, met in times.report():
+            what = "one commit of the disk" if name == "disk" else f"{name} with {count:,} waiting"
+            lines.append(Line(f"{what}, p50 / p99", value, "" if met is None else "p99 10 ms", met))
+            sys.stdout.write(f"{lines[-1]}\n")
+    return lines
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -216,6 +232,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--idle", type=int, default=30, help="requests one after the other (default: 30)")
     parser.add_argument("--load", type=int, default=20, help="requests at once (default: 20)")
     parser.add_argument("--repeats", type=int, default=5, help="requests a step count, for the overhead (default: 5)")
+    parser.add_argument(
+        "--waiting", type=int, default=10_000, help="requests in line (default: 10000; 0: leave it out)"
+    )
     parser.add_argument("--timeout", type=float, default=180.0, help="seconds any one wait may take (default: 180)")
     parser.add_argument("--json", type=Path, help="also write the lines to this file")
     parser.add_argument("--check", action="store_true", help="exit 1 when a target is missed")

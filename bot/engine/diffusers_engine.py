@@ -1,291 +1,441 @@
-"""Draws with diffusers pipelines. Everything but the constructor runs on the GPU thread."""
+"""Draws with diffusers: pictures in lanes that share forward passes, or pipelines called as a whole, a turn at a time.
+
+Everything but the constructor runs on the GPU thread. What a turn does, in this order: end what was cancelled, decode what is
+finished, load a model that is due, encode the prompt of a request that has joined, and else one step of whomever the turnstile
+picks. So a request that joins is in the next step, and one that is cancelled is in none.
+"""
 
 from __future__ import annotations
 
 import functools
 import importlib
-import inspect
+import itertools
 import logging
-import math
-import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bot.catalogue import Catalogue, ModelSpec
-from bot.engine.base import EngineInfo, Listener
-from bot.engine.devices import Device, choose_device, free_memory, is_out_of_memory, quiet_libraries
-from bot.engine.loading import files_bytes, load_pipeline, place_pipeline
-from bot.engine.previews import Previewer, PreviewTap
-from bot.engine.samplers import build_scheduler
+from bot.catalogue import DRAFT_SUFFIX, Catalogue, with_drafts
+from bot.engine.base import EngineInfo, Listener, Order, Work, draw_to_the_end
+from bot.engine.devices import Device, Pace, choose_device, keep_memory, memory_numbers, quiet_libraries, spin_briefly
+from bot.engine.drawings import Drawing, owners, to_picture
+from bot.engine.fitting import Fitting
+from bot.engine.general import GeneralRoom, GeneralRun
+from bot.engine.guard import LOAD_LIMIT_S, Guard, turn_limit_s
+from bot.engine.lane_room import LaneRoom
+from bot.engine.lanes import Lane
+from bot.engine.levers import AUTO
+from bot.engine.metrics import Meter, Metrics
+from bot.engine.networks import keep_compiled_in
+from bot.engine.residents import Loaded, Residents
+from bot.engine.timetables import NotLinear
+from bot.engine.turnstile import Turnstile
 from bot.engine.weights import ModelFiles
-from bot.errors import GenerationCancelled, InvalidOutput, ModelError, OutOfMemory
-from bot.generation import FetchProgress, GenerationRequest, GenerationResult, Progress, RawPicture
+from bot.errors import GenerationCancelled, InvalidOutput, ModelError, OutOfMemory, RequestError
+from bot.generation import DRAFT, FetchProgress, GenerationRequest, GenerationResult
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(slots=True)
-class _Loaded:
-    spec: ModelSpec
-    pipe: Any
-    scheduler: Any
-    previewer: Previewer
-    dtype: str
-
-
-@dataclass(slots=True)
-class _Progress:
-    """How far a request is: whole batches behind it, and in all."""
-
-    steps: int
-    batches: int
-    done: int = 0
-    denoise_s: float = 0.0
-
-
-def spin_briefly() -> None:
-    """Let torch's CPU threads spin only briefly where they wait for each other; to be called before torch is imported.
-
-    By default libgomp spins for long, and beside any other busy thread the one spun for does not get a core. Measured
-    on two cores, 20 steps of the built-in model, alone and beside one busy process: by default 0.46 s and about 7 s,
-    never spinning 0.83 s and 1.1 s, spinning 1,000 times 0.52 s and 1.2 s.
-    """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+QUANTUM_S = 30.0
+PREVIEW_SHARE = 0.1
+"""How much of a pass may be spent on previews beside one: with many requests in it each waits a little longer for its own."""
+DECODED_PIXELS = 4 * 512 * 512
+"""Pixels decoded at once, at most: a VAE's peak is what overflows a card, and large pictures gain nothing."""
 
 
 class DiffusersEngine:
-    """Draws one request at a time with the pipeline of its model; one model is kept in memory."""
+    """Draws many requests at once; models stay in memory for as long as they fit."""
 
     def __init__(
-        self, catalogue: Catalogue, *, models_root: Path, cache_dir: Path, device: str, dtype: str, max_batch: int
+        self,
+        catalogue: Catalogue,
+        *,
+        models_root: Path,
+        cache_dir: Path,
+        device: str,
+        dtype: str,
+        max_batch: int,
+        quantum_s: float = QUANTUM_S,
+        budget_bytes: int | None = None,
+        ram_budget_bytes: int | None = None,
+        levers: str = AUTO,
+        compiled_dir: Path | None = None,
+        tick: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take note of the settings; touches nothing. Any thread.
 
-        Relative sources of the catalogue count from `models_root`; downloads are in `cache_dir`; `device` and
-        `dtype` are the settings' words; `max_batch` is how many pictures are drawn in one denoiser call.
+        Relative sources of the catalogue count from `models_root`; downloads are in `cache_dir`; `device` and `dtype` are the
+        settings' words; `max_batch` is how many pictures share a denoiser call; `quantum_s` is how long a request waits for its
+        model while others keep the GPU; `budget_bytes` is what models may take of the device, `ram_budget_bytes` of the main
+        memory beside it, None measures; `levers` is EASEL_LEVERS; what torch compiles is kept in `compiled_dir`, None being torch's
+        own place; `tick` is monotonic.
         """
-        self._catalogue = catalogue
-        self._files = ModelFiles(catalogue, models_root=models_root, cache_dir=cache_dir, hf_token=None)
+        self._catalogue = with_drafts(catalogue)
+        self._files = ModelFiles(self._catalogue, models_root=models_root, cache_dir=cache_dir, hf_token=None)
         self._settings = (device, dtype)
+        self._quantum_s = quantum_s
+        self._budgets = (budget_bytes, ram_budget_bytes)
+        self._levers = levers
+        self._compiled_dir = compiled_dir
+        self._tick = tick
+        self._meter = Meter()
         self._max_batch = max_batch
+        self._turnstile = Turnstile(max_batch)
+        self._lanes = LaneRoom(self._meter)
+        self._general = GeneralRoom(max_batch)
+        self._guard = Guard(self._meter, tick=tick, relieve=self._relieve)
+        self._drawings: dict[Order, Drawing] = {}
+        self._numbers = itertools.count()
+        self._fitting, self._fitting_decoded = Fitting(), Fitting()
+        self._stepped_since_load, self._encoded_last = True, False
         self._device: Device | None = None
-        self._loaded: _Loaded | None = None
+        self._residents: Residents | None = None
+        self._pace: Pace | None = None
 
     def start(self) -> EngineInfo:
-        """Import torch and diffusers, choose device and dtype.
-
-        Raises GenerationError where the device asked for is missing.
-        """
+        """Import torch and diffusers, choose device and dtype. Raises GenerationError where the device asked for is missing."""
         if self._device is None:
             spin_briefly()
+            if self._compiled_dir is not None:
+                keep_compiled_in(self._compiled_dir)
             quiet_libraries()
             # Imported here and not at the first request, which would wait for it.
             importlib.import_module("diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion")
             self._device = choose_device(*self._settings)
+            if not self._device.is_gpu:
+                keep_memory()
             log.info("drawing on %s (%s, %s)", self._device.torch_device, self._device.name, self._device.dtype)
         device = self._device
         return EngineInfo(device.torch_device, device.name, device.dtype, device.memory_bytes)
 
+    @property
+    def busy(self) -> bool:
+        """Whether an order is unfinished."""
+        return bool(self._drawings)
+
+    @property
+    def work(self) -> Work | None:
+        """What the turn in progress is busy with; None between turns. Any thread."""
+        return self._guard.work
+
+    @property
+    def metrics(self) -> Metrics:
+        """The numbers so far. Any thread."""
+        return self._meter.read(*memory_numbers(self._device))
+
+    @property
+    def residents(self) -> Residents:
+        """The models in memory."""
+        if self._residents is None:
+            self.start()
+            assert self._device is not None
+            self._residents = Residents(
+                self._catalogue, self._files, self._device, self._meter, *self._budgets, levers=self._levers
+            )
+            self._pace = Pace(self._device)
+        return self._residents
+
+    def admit(self, order: Order) -> None:
+        """Take an order whose model is local. Never raises; the order's end says what went wrong."""
+        request = order.request
+        spec = self._catalogue.get(request.model)
+        if spec is None:
+            order.fail(ModelError(f"The model {request.model!r} is not in the catalogue any more; choose another one."))
+            return
+        if request.quality == DRAFT:
+            name, spec = spec.name, self._catalogue.get(request.model + DRAFT_SUFFIX)
+            if spec is None:
+                order.fail(RequestError(f"{name} draws no drafts here any more; leave the quality out."))
+                return
+        if not spec.negative_prompt:
+            request = replace(request, negative_prompt="")
+        pictures = list(range(request.count))
+        self._drawings[order] = Drawing(order, spec, request, next(self._numbers), self._tick(), pictures)
+
+    def turn(self) -> bool:
+        """Do one unit of work. Returns `busy`. Raises DeviceLost."""
+        for order, drawing in list(self._drawings.items()):
+            if not order.over and order.listener.cancelled():
+                order.fail(GenerationCancelled("Cancelled."))
+            if order.over:  # cancelled now, or given up by a watchdog meanwhile
+                self._forget(drawing)
+        if self._drawings:
+            self._unit()
+        return self.busy
+
     def generate(self, request: GenerationRequest, listener: Listener) -> GenerationResult:
-        """Draw a request whose model is local.
+        """Draw a request whose model is local to its end, on this thread, beside those that were admitted.
 
         Picture n has seed `seed + n`; its noise is made on the processor, so that a seed means the same picture on
         every device. Raises ModelError, OutOfMemory, InvalidOutput, GenerationCancelled or RequestError.
         """
-        started = time.perf_counter()
-        self.start()
-        assert self._device is not None
-        loaded = self._load(request.model, listener)
-        waiting = [
-            list(range(first, min(first + self._max_batch, request.count)))
-            for first in range(0, request.count, self._max_batch)
-        ]
-        progress = _Progress(request.num_inference_steps, len(waiting))
-        pictures: list[RawPicture] = []
-        while waiting:
-            batch = waiting.pop(0)
-            try:
-                pictures += self._draw(loaded, request, batch, progress, listener)
-                progress.done += 1
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                text = str(error)
-            else:
-                continue
-            # Outside the handler, because the exception's frames hold the tensors that are in the way.
-            free_memory()
-            if len(batch) == 1:
-                raise OutOfMemory(
-                    f"{loaded.spec.name} has no room for {request.width}×{request.height} on this machine; "
-                    "ask for a smaller size or a smaller model."
-                )
-            log.warning("out of memory with %d pictures at once, trying half: %s", len(batch), text)
-            middle = (len(batch) + 1) // 2
-            waiting[:0] = [batch[:middle], batch[middle:]]
-            progress.batches += 1
-        total_s = time.perf_counter() - started
-        return GenerationResult(tuple(pictures), progress.denoise_s, total_s, self._device.torch_device, loaded.dtype)
+        return draw_to_the_end(self, request, listener)
 
     def close(self) -> None:
-        """Free the device."""
-        if self._loaded is not None:
-            self._loaded = None
-            free_memory()
+        """Forget the orders, which stay as they are, and free the device."""
+        self._drawings.clear()
+        self._general.clear()
+        self._lanes.clear()
+        if self._residents is not None:
+            self._residents.clear()
 
-    def _load(self, model_id: str, listener: Listener) -> _Loaded:
-        spec = self._catalogue.get(model_id)
-        if spec is None:
-            raise ModelError(f"The model {model_id!r} is not in the catalogue any more; choose another one.")
-        if self._loaded is not None and self._loaded.spec == spec:
-            return self._loaded
-        if listener.cancelled():
-            raise GenerationCancelled("Cancelled.")
-        assert self._device is not None
-        weights, settings = self._files.locate(model_id)
-        # The old one goes first: two would not fit on most cards.
-        self.close()
-        size = files_bytes(weights)
-        listener.on_load(FetchProgress(model_id, 0, size))
+    def _unit(self) -> None:
+        lanes = [lane for lane in self._lanes.lanes if lane.key[0] in self.residents]
+        done = [lane for lane in lanes if lane.done]
+        if done:
+            self._decode([lane for lane in done if lane.key[:2] == done[0].key[:2]])
+            return
+        due = self._due()
+        if due is not None:
+            # A pipeline in the middle of a call cannot be unloaded; those end first.
+            running = self._general.running
+            if running and not self.residents.fits(due, self._at_work()):
+                self._advance(min(running, key=lambda run: run.arrived))
+            else:
+                self._load(due)
+            return
+        fresh = (one for one in self._drawings.values() if not one.prepared and one.spec.id in self.residents)
+        # Where the passes are full, one prompt between two of them: many that come at once do not hold up the others.
+        if (len(lanes) < self._max_batch or not self._encoded_last) and (drawing := next(fresh, None)) is not None:
+            self._encoded_last = True
+            self._prepare(drawing)
+            return
+        self._encoded_last = False
+        riders: list[Lane | GeneralRun] = [*lanes, *self._general.riders(self.residents.find)]
+        picked = self._turnstile.pick(riders, self._fit_into_a_pass)
+        if isinstance(picked[0], GeneralRun):
+            self._advance(picked[0])
+        else:
+            self._step([lane for lane in picked if isinstance(lane, Lane)])
+
+    def _due(self) -> str | None:
+        """Name the model to load now: one that fits beside those at work, or that has waited for its quantum."""
+        absent = [drawing for drawing in self._drawings.values() if drawing.spec.id not in self.residents]
+        if not absent:
+            self.residents.foresee(None)
+            return None
+        first = min(absent, key=lambda drawing: (drawing.since, drawing.arrived))
+        at_work = self._at_work()
+        # What was loaded takes a step at least, or models would come and go without one.
+        waited = self._stepped_since_load and self._tick() - first.since >= self._quantum_s
+        if not at_work or waited or self.residents.fits(first.spec.id, at_work):
+            return first.spec.id
+        self.residents.foresee(first.spec.id)
+        return None
+
+    def _at_work(self) -> set[str]:
+        return {drawing.spec.id for drawing in self._drawings.values()} & self.residents.models
+
+    def _fit_into_a_pass(self, rider: Lane | GeneralRun) -> int:
+        return 1 if isinstance(rider, GeneralRun) else self._fitting.most(rider.key[:2], self._max_batch)
+
+    def _load(self, model: str) -> None:
+        waiting = [drawing for drawing in self._drawings.values() if drawing.spec.id == model]
+        before = self.residents.models
+        self._lanes.dissolve()
+        self._stepped_since_load = False
+
+        def tell(done: int, total: int) -> None:
+            for drawing in waiting:
+                drawing.order.listener.on_load(FetchProgress(drawing.request.model, done, total))
+
+        def load() -> None:
+            self.residents.load(model, self._at_work(), tell)
+
+        trouble = self._guard.attempt(f"loading {model}", waiting, load, limit_s=LOAD_LIMIT_S, inference=False)
+        self._wait_again(before - self.residents.models)
+        if trouble is not None:
+            for drawing in waiting:
+                self._fail(drawing, drawing.no_room_for_model() if isinstance(trouble, OutOfMemory) else trouble)
+
+    def _wait_again(self, models: frozenset[str]) -> None:
+        for drawing in self._drawings.values():
+            if drawing.spec.id in models:
+                drawing.since = self._tick()
+
+    def _prepare(self, drawing: Drawing) -> None:
+        loaded = self.residents.use(drawing.spec.id)
+
+        def prepare() -> None:
+            if loaded.family is None or not loaded.family.expresses(drawing.request):
+                self._general.wait(drawing)
+                return
+            try:
+                self._lanes.begin(drawing, loaded)
+            except NotLinear as error:
+                log.info("%s with %s is drawn by its pipeline: %s", drawing.spec.id, drawing.request.sampler, error)
+                self._general.wait(drawing)
+
+        limit_s, started = turn_limit_s(self._device, loaded), time.perf_counter()
+        trouble = self._guard.attempt("encoding a prompt", [drawing], prepare, limit_s=limit_s)
+        drawing.other_s += time.perf_counter() - started
+        if trouble is None:
+            drawing.prepared = True
+        elif not self._may_retry(drawing, trouble):
+            self._fail(drawing, drawing.no_room() if isinstance(trouble, OutOfMemory) else trouble)
+
+    def _step(self, lanes: list[Lane]) -> None:
+        loaded = self.residents.use(str(lanes[0].key[0]))
+        drawings = owners(lanes)
+        self._stepped_since_load = True
+        rows = [lane.rows for lane in lanes]
+
+        def step() -> None:
+            self._lanes.step(loaded, lanes)
+            assert self._pace is not None
+            self._pace.keep()  # in here, since a device that fails says so only when it is waited for
+
         started = time.perf_counter()
-        device = self._device.suited_to(spec.family)
-        pipe = load_pipeline(spec, weights, settings, device)
-        # Before it is placed: where parts take turns on the GPU, calling the VAE would move the denoiser away.
-        previewer = Previewer(pipe)
-        place_pipeline(pipe, spec, device)
-        listener.on_load(FetchProgress(model_id, size, size))
-        log.info("loaded %s (%s) in %.1f s", model_id, device.dtype, time.perf_counter() - started)
-        self._loaded = _Loaded(spec, pipe, pipe.scheduler, previewer, device.dtype)
-        return self._loaded
+        trouble = self._guard.attempt("a step", drawings, step, limit_s=turn_limit_s(self._device, loaded))
+        if trouble is None:
+            self._stepped(loaded, lanes, rows, time.perf_counter() - started)
+            return
+        self._lanes.dissolve()
+        if isinstance(trouble, OutOfMemory):
+            if self._idle_leave():
+                log.warning("out of memory, models that nobody draws with left: %s", trouble)
+            elif len(lanes) > 1:
+                self._fitting.was_full(lanes[0].key[:2], len(lanes))
+                log.warning("out of memory with %d pictures at once, trying half: %s", len(lanes), trouble)
+            elif not self._may_retry(drawings[0], trouble):
+                self._fail(drawings[0], drawings[0].no_room())
+        elif len(drawings) == 1:
+            self._fail(drawings[0], trouble)
+        else:
+            # Whose fault it is shows when each steps without the others.
+            log.error("%d requests could not take a step together; now each alone", len(drawings), exc_info=trouble)
+            for lane in lanes:
+                lane.key = (*lane.key, "alone", drawings.index(lane.owner))
 
-    def _draw(
-        self, loaded: _Loaded, request: GenerationRequest, batch: list[int], progress: _Progress, listener: Listener
-    ) -> list[RawPicture]:
-        import torch
+    def _stepped(self, loaded: Loaded, lanes: list[Lane], rows: list[int], seconds: float) -> None:
+        for lane, share in zip(lanes, self._turnstile.charge(lanes, rows, seconds), strict=True):
+            lane.owner.denoise_s += share
+            lane.owner.reached(lane.n, lane.turn / lane.table.turns)
+        self._meter.stepped(loaded.spec.id, rows=sum(rows), steps=len(lanes), seconds=seconds)
+        self._fitting.went_well(lanes[0].key[:2])
+        spent_s = 0.0
+        for drawing in sorted(owners(lanes), key=lambda drawing: drawing.previews):
+            first = next(lane for lane in lanes if lane.owner is drawing)
+            preview = functools.partial(self._lanes.preview, loaded, first)
+            started = time.perf_counter()
+            drawing.tell(preview if spent_s <= PREVIEW_SHARE * seconds else None)
+            spent_s += time.perf_counter() - started
 
-        if listener.cancelled():
-            raise GenerationCancelled("Cancelled.")
-        pipe = loaded.pipe
-        pipe.scheduler = build_scheduler(request.sampler, loaded.scheduler)
-        steps = _StepWatch(loaded, request, request.seed + batch[0], progress, listener)
-        seeds = [request.seed + n for n in batch]
-        options = call_options(pipe, loaded.spec, request, len(batch))
-        options["generator"] = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-        if "callback_on_step_end" in inspect.signature(type(pipe).__call__).parameters:
-            options["callback_on_step_end"] = steps
-        try:
-            with torch.inference_mode():
-                images: Any = pipe(**options).images
-        finally:
-            # diffusers skips this when the callback raises, and then the next request finds half a model moved.
-            pipe.maybe_free_model_hooks()
-            pipe.scheduler = loaded.scheduler
-        steps.finish()
-        return [_picture(loaded.spec, image, n, seed) for image, n, seed in zip(images, batch, seeds, strict=True)]
+    def _decode(self, lanes: list[Lane]) -> None:
+        key = lanes[0].key[:2]
+        loaded = self.residents.use(str(key[0]))
+        request = lanes[0].owner.request
+        most = max(1, DECODED_PIXELS // (request.width * request.height))
+        lanes = lanes[: self._fitting_decoded.most(key, most)]
+        images: list[Any] = []
+        limit_s, started = turn_limit_s(self._device, loaded), time.perf_counter()
 
+        def decode() -> None:
+            images.extend(self._lanes.decode(loaded, lanes))
 
-class _StepWatch:
-    """What a pipeline calls after each step of one batch: progress, preview, cancel."""
+        trouble = self._guard.attempt("decoding", owners(lanes), decode, limit_s=limit_s)
+        if trouble is None:
+            self._fitting_decoded.went_well(key)
+            self._lanes.remove(lanes)
+            self._take(loaded, [(lane.owner, lane.n) for lane in lanes], images, time.perf_counter() - started)
+        elif isinstance(trouble, OutOfMemory) and self._idle_leave():
+            log.warning("out of memory, models that nobody draws with left: %s", trouble)
+        elif len(lanes) > 1:
+            self._fitting_decoded.was_full(key, len(lanes) if isinstance(trouble, OutOfMemory) else 1)
+        elif not self._may_retry(lanes[0].owner, trouble) and not (
+            isinstance(trouble, OutOfMemory) and loaded.decoder.smaller(request.width, request.height)
+        ):
+            self._fail(lanes[0].owner, lanes[0].owner.no_room() if isinstance(trouble, OutOfMemory) else trouble)
 
-    def __init__(
-        self, loaded: _Loaded, request: GenerationRequest, seed: int, progress: _Progress, listener: Listener
-    ) -> None:
-        self._previewer = loaded.previewer
-        self._size = (request.width, request.height)
-        self._seed = seed
-        self._progress = progress
-        self._listener = listener
-        self._tap = PreviewTap(loaded.pipe.scheduler)
-        self._said = 0
-        self._started = self._last = time.perf_counter()
-        # Pipelines set the timesteps after the prompt is encoded: from here on it is denoising.
-        set_timesteps = loaded.pipe.scheduler.set_timesteps
-        loaded.pipe.scheduler.set_timesteps = functools.wraps(set_timesteps)(
-            functools.partial(self._set_timesteps, set_timesteps)
-        )
+    def _advance(self, run: GeneralRun) -> None:
+        drawings, spent = run.drawings, [0.0]
+        self._stepped_since_load = True
 
-    def _set_timesteps(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        self._started = time.perf_counter()
-        return original(*args, **kwargs)
+        def advance() -> None:
+            if not run.begun:
+                self._general.begin(run)
+            spent[0] = run.advance()
+            if run.error is not None:
+                raise run.error
 
-    def __call__(self, pipe: Any, step_index: int, timestep: Any, callback_kwargs: dict[str, Any]) -> dict[str, Any]:
-        self._last = time.perf_counter()
-        if self._listener.cancelled():
-            raise GenerationCancelled("Cancelled.")
-        # Some samplers call the model twice a step; people count the steps they asked for.
-        turns = max(int(getattr(pipe, "num_timesteps", 0) or 0), 1)
-        self._say(
-            min(math.ceil((step_index + 1) * self._progress.steps / turns), self._progress.steps), callback_kwargs
-        )
-        return callback_kwargs
+        started = time.perf_counter()
+        limit_s = turn_limit_s(self._device, run.loaded) if run.by_steps else LOAD_LIMIT_S
+        trouble = self._guard.attempt("a pipeline's step", drawings, advance, limit_s=limit_s, inference=False)
+        seconds = time.perf_counter() - started
+        self._turnstile.charge([run], [run.rows], seconds)
+        for drawing, _ in run.pictures:
+            drawing.denoise_s += spent[0] / run.rows
+            drawing.other_s += (seconds - spent[0]) / run.rows
+        if spent[0]:
+            self._meter.stepped(run.loaded.spec.id, rows=run.rows, steps=run.rows, seconds=spent[0])
+        if trouble is not None:
+            self._general.ended(run)
+            self._run_failed(run, trouble)
+            return
+        run.tell()
+        if run.over:
+            self._general.ended(run)
+            self._take(run.loaded, run.pictures, run.images, 0.0)
 
-    def finish(self) -> None:
-        """The batch is decoded: what is left of its steps is done."""
-        self._progress.denoise_s += max(self._last - self._started, 0.0)
-        if self._said < self._progress.steps:
-            self._say(self._progress.steps, {})
+    def _run_failed(self, run: GeneralRun, trouble: Exception) -> None:
+        if not isinstance(trouble, OutOfMemory):
+            for drawing in run.drawings:
+                self._fail(drawing, trouble)
+        elif self._idle_leave():
+            log.warning("out of memory, models that nobody draws with left: %s", trouble)
+            self._general.again(run)
+        elif self._general.halve(run):
+            log.warning("out of memory with %d pictures at once, trying half: %s", run.rows, trouble)
+        elif self._may_retry(run.owner, trouble):
+            self._general.again(run)
+        else:
+            self._fail(run.owner, run.owner.no_room())
 
-    def _say(self, step: int, callback_kwargs: dict[str, Any]) -> None:
-        self._said = step
-        preview = None
-        latents = callback_kwargs.get("latents")
-        if latents is not None and self._listener.wants_preview():
-            estimate = self._tap.estimate
-            shown = latents if estimate is None else estimate
-            preview = self._previewer.draw(shown, self._seed, *self._size)
-        progress = self._progress
-        done = progress.done * progress.steps + step
-        self._listener.on_progress(Progress(done, progress.batches * progress.steps, preview))
+    def _take(self, loaded: Loaded, rows: Sequence[tuple[Drawing, int]], images: Iterable[Any], seconds: float) -> None:
+        """Hand finished pictures to their requests; what is broken fails its own request alone."""
+        self._meter.drew(loaded.spec.id, len(rows))
+        for (drawing, n), image in zip(rows, images, strict=True):
+            drawing.other_s += seconds / len(rows)
+            if drawing.order.over:
+                continue
+            try:
+                drawing.add(to_picture(drawing.spec, image, n, drawing.request.seed + n))
+            except InvalidOutput as error:
+                self._fail(drawing, error)
+                continue
+            if drawing.complete:
+                assert self._device is not None
+                drawing.finish(self._device.torch_device, loaded.dtype)
+                self._forget(drawing)
 
+    def _relieve(self) -> None:
+        self._lanes.dissolve()
+        self._lanes.forget()
 
-def call_options(pipe: Any, spec: ModelSpec, request: GenerationRequest, rows: int) -> dict[str, Any]:
-    """Put a request into the words of `pipe.__call__`; what it has no parameter for is left out.
+    def _idle_leave(self) -> bool:
+        """Take models that nobody draws with off the device; whether there were any."""
+        idle = self.residents.models - self._at_work()
+        self.residents.unload(idle)
+        return bool(idle)
 
-    Pipelines with a `true_cfg_scale` and no guidance embedding (Qwen-Image) take the guidance there, and need a
-    negative prompt, if only a space, to guide away from.
-    """
-    takes = inspect.signature(type(pipe).__call__).parameters
-    options: dict[str, Any] = {
-        "prompt": [request.prompt] * rows,
-        "width": request.width,
-        "height": request.height,
-        "num_inference_steps": request.num_inference_steps,
-        "output_type": "np",
-    }
-    if spec.max_sequence_length is not None:
-        options["max_sequence_length"] = spec.max_sequence_length
-    negative = request.negative_prompt if spec.negative_prompt else ""
-    embedded = bool(getattr(getattr(getattr(pipe, "transformer", None), "config", None), "guidance_embeds", False))
-    if "true_cfg_scale" in takes and not embedded:
-        options["true_cfg_scale"] = request.guidance_scale
-        if request.guidance_scale > 1:
-            options["negative_prompt"] = [negative or " "] * rows
-    else:
-        if "guidance_scale" in takes:
-            options["guidance_scale"] = request.guidance_scale
-        if "negative_prompt" in takes and negative:
-            options["negative_prompt"] = [negative] * rows
-    return {name: value for name, value in options.items() if name in takes}
+    def _may_retry(self, drawing: Drawing, trouble: Exception) -> bool:
+        """Whether a request without room gets another try, once, because other models could leave for it."""
+        if not isinstance(trouble, OutOfMemory) or drawing.retried or self._general.running:
+            return False
+        drawing.retried = True
+        self._lanes.dissolve()
+        self._wait_again(others := self.residents.models - {drawing.spec.id})
+        self.residents.unload_all_but(drawing.spec.id)
+        return bool(others)
 
+    def _fail(self, drawing: Drawing, error: Exception) -> None:
+        self._meter.failed(drawing.spec.id)
+        drawing.order.fail(error)
+        self._forget(drawing)
 
-def _picture(spec: ModelSpec, image: Any, n: int, seed: int) -> RawPicture:
-    """`image`: (height, width, 3) floats in [0, 1]."""
-    import numpy as np
-
-    if not np.isfinite(image).all():
-        raise InvalidOutput(
-            f"{spec.name} gave a broken picture (not a number); try another seed, or a lower guidance. "
-            "If it happens often, the operator can set EASEL_DTYPE=fp32."
-        )
-    pixels = (np.asarray(image) * 255).round().clip(0, 255).astype(np.uint8)
-    if not pixels.any():
-        raise InvalidOutput(
-            f"{spec.name} gave a black picture; try another seed. "
-            "If it happens often, the operator can set EASEL_DTYPE=fp32."
-        )
-    height, width = pixels.shape[:2]
-    return RawPicture(n, seed, width, height, pixels.tobytes())
+    def _forget(self, drawing: Drawing) -> None:
+        self._drawings.pop(drawing.order, None)
+        self._lanes.remove(self._lanes.of(drawing))
+        self._general.remove(drawing)

@@ -7,15 +7,17 @@ leaves, and writes them back when it is dissolved. GPU thread.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bot.engine.families.base import Conditioning, Family, draw_noise
+from bot.engine.families.base import Conditioning, Family, draw_noise, random_walk
 from bot.engine.timetables import Timetable, advance
 
 if TYPE_CHECKING:
     import torch
+
+    from bot.engine.networks import Network
 
 
 @dataclass(slots=True, eq=False)
@@ -23,7 +25,8 @@ class Lane:
     """One picture in the making.
 
     `state` (states, ...): the sample first, then what its sampler remembers, float32 on the device. `owner` is whatever the
-    engine keeps of the request; `member` is whose turn it is; `guided_turns` is after how many turns guidance is dropped.
+    engine keeps of the request; `member` is whose turn it is; `guided_turns` is after how many turns guidance is dropped; `walk`
+    gives the noise between two sigmas where that is no draw from the generator.
     """
 
     owner: Any
@@ -38,12 +41,17 @@ class Lane:
     guided_turns: int
     arrived: int = 0
     turn: int = 0
-    seconds: float = field(default=0.0)
+    walk: Callable[[float, float], torch.Tensor] | None = None
 
     @property
     def done(self) -> bool:
         """Whether the last step is taken."""
         return self.turn >= self.table.turns
+
+    @property
+    def left(self) -> int:
+        """How many turns it has still to take."""
+        return self.table.turns - self.turn
 
     @property
     def guided(self) -> bool:
@@ -54,6 +62,14 @@ class Lane:
     def rows(self) -> int:
         """How many rows the next turn takes."""
         return 2 if self.guided else 1
+
+    def fresh_noise(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """Draw the noise of the next turn as its scheduler would, (1, ...) float32, on the CPU."""
+        if self.walk is None or self.table.walk is None:
+            return draw_noise(shape, self.generator, "cpu", dtype).float()
+        span = self.table.walk.spans[self.turn]
+        assert span is not None
+        return self.walk(*span)
 
 
 def new_lane(
@@ -67,6 +83,7 @@ def new_lane(
     seed: int,
     size: tuple[int, int],
     model: str,
+    arrived: int = 0,
     guidance_until: float = 1.0,
 ) -> Lane:
     """Begin a picture: `size` is (width, height) in pixels; from `guidance_until`, a share of its turns, guidance is dropped."""
@@ -76,16 +93,23 @@ def new_lane(
     sample = family.new_latents(*size, generator, table.init_noise_sigma)
     state = torch.zeros(table.state_size, *sample.shape[1:], dtype=torch.float32, device=sample.device)
     state[0] = sample[0]
-    key = (model, tuple(sample.shape[1:]), conditioning.words.shape)
+    # The size, too: FLUX packs a picture and its upright twin into the same shape, and tells rows their places together.
+    key = (model, size, tuple(sample.shape[1:]), family.shape(conditioning.words))
     guided_turns = round(guidance_until * table.turns)
-    return Lane(owner, member, n, seed, key, table, conditioning, generator, state, guided_turns)
+    walk = None if table.walk is None else random_walk(table.walk, sample.shape, seed)
+    return Lane(
+        owner, member, n, seed, key, table, conditioning, generator, state, guided_turns, arrived, walk=walk
+    )  # fmt: skip
 
 
 class Formation:
     """Lanes of one key that share a forward pass."""
 
-    def __init__(self, family: Family, lanes: Sequence[Lane]) -> None:
-        """Stack the lanes' tensors; `step` may be called for as long as `fits` says so."""
+    def __init__(self, family: Family, lanes: Sequence[Lane], network: Network | None = None) -> None:
+        """Stack the lanes' tensors; `step` may be called for as long as `fits` says so.
+
+        `network` calls the denoiser as the levers have it; None is the family's own `forward`.
+        """
         import torch
 
         self.lanes = tuple(lanes)
@@ -95,7 +119,10 @@ class Formation:
         guided = [position for position, lane in enumerate(lanes) if lane.guided]
         words = [lane.conditioning.words for lane in lanes]
         words += [lane.conditioning.away_from for lane in lanes if lane.guided and lane.conditioning.away_from]
-        self._words = family.stack(words)
+        self._forward = family.forward if network is None else network
+        self._padding = 0 if network is None else network.rows(len(words)) - len(words)
+        # Any row will do for padding, and one that is drawn is no stranger to the model than its neighbours.
+        self._words = family.stack([*words, *[words[0]] * self._padding])
         self._all_guided = len(guided) == len(lanes)
         self._guided = torch.tensor(guided, device=device)
         ndim = lanes[0].state.ndim
@@ -111,7 +138,7 @@ class Formation:
 
     @property
     def rows(self) -> int:
-        """How many rows its forward pass has."""
+        """How many rows its forward pass has, those that pad it left out."""
         return len(self.lanes) + len(self._guided)
 
     def fits(self, lanes: Sequence[Lane]) -> bool:
@@ -119,7 +146,10 @@ class Formation:
         return _shape_of(lanes) == self._shape
 
     def step(self) -> None:
-        """Call the denoiser once and take every lane one step on. Nothing waits for the GPU."""
+        """Call the denoiser once and take every lane one step on. Nothing waits for the GPU.
+
+        Where it raises, for want of memory above all, every lane is as it was and may step again, here or elsewhere.
+        """
         import torch
 
         count = len(self.lanes)
@@ -129,14 +159,17 @@ class Formation:
         if len(self._guided):
             rows = torch.cat([entering, entering if self._all_guided else entering[self._guided]])
             told = torch.cat([timesteps, timesteps if self._all_guided else timesteps[self._guided]])
-        output = self.family.forward(rows, told, self._words).float()
+        if self._padding:
+            rows = torch.cat([rows, rows[:1].expand(self._padding, *rows.shape[1:])])
+            told = torch.cat([told, told[:1].expand(self._padding)])
+        output = self._forward(rows, told, self._words)[: self.rows].float()
         if len(self._guided):
             towards, away = output[:count], output[count:]
             if self._all_guided:
                 output = away + self._scales * (towards - away)
             else:
                 output = towards.index_copy(0, self._guided, away + self._scales * (towards[self._guided] - away))
-        self._state = advance(self._state, output, self._noise(output), updates)
+        self._state = self._advanced(output, updates)
         self._entered, self._output = entering, output
         self._tables.move_on()
         for lane in self.lanes:
@@ -158,6 +191,17 @@ class Formation:
         position = self.lanes.index(lane)
         return self._entered[position : position + 1], self._output[position : position + 1]
 
+    def _advanced(self, output: torch.Tensor, updates: torch.Tensor) -> torch.Tensor:
+        """The state after a step; noise that was drawn in vain is put back."""
+        noisy = [lane.generator for lane in self.lanes if lane.table.noisy[lane.turn]]
+        before = [generator.get_state() for generator in noisy]
+        try:
+            return advance(self._state, output, self._noise(output), updates)
+        except BaseException:
+            for generator, state in zip(noisy, before, strict=True):
+                generator.set_state(state)
+            raise
+
     def _noise(self, like: torch.Tensor) -> torch.Tensor:
         """Fresh noise for the lanes whose step takes some, from their own generators, as their scheduler would draw it."""
         import torch
@@ -167,12 +211,10 @@ class Formation:
             return torch.zeros_like(like)
         shape = (1, *like.shape[1:])
         drawn = [
-            draw_noise(shape, lane.generator, like.device, self.family.dtype).float()
-            if takes
-            else torch.zeros(shape, device=like.device)
+            lane.fresh_noise(shape, self.family.dtype) if takes else torch.zeros(shape)
             for lane, takes in zip(self.lanes, noisy, strict=True)
         ]
-        return torch.cat(drawn)
+        return without_waiting(torch.cat(drawn), like.device)
 
 
 class _Tables:
@@ -208,6 +250,13 @@ class _Tables:
         wide[:, :states, :states] = updates[:, :, :states]
         wide[:, :states, self.states :] = updates[:, :, states:]
         return wide
+
+
+def without_waiting(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a tensor of the CPU to a device; to CUDA through pinned memory, since from elsewhere the copy waits for the GPU."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def _shape_of(lanes: Sequence[Lane]) -> tuple[tuple[int, bool], ...]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from bot.catalogue import ModelSpec
-from bot.engine.devices import Device, free_memory, is_out_of_memory
-from bot.errors import GenerationError, ModelError, OutOfMemory
+from bot.engine.devices import Device, is_out_of_memory
+from bot.engine.drafts import make_draft
+from bot.engine.plans import DENOISERS
+from bot.engine.quantizing import check_package, quantize, read_gguf
+from bot.engine.vetting import vet
+from bot.errors import EaselError, ModelError, OutOfMemory
 
 log = logging.getLogger(__name__)
 
@@ -21,21 +24,24 @@ _SINGLE_FILE_PIPELINES = {
     "sd3": "StableDiffusion3Pipeline",
     "flux": "FluxPipeline",
 }
-_ROOM = 0.85
-"""How much of the device's memory weights may take; the rest is for the picture in the making."""
-_ROOM_ALONE = 0.95
-"""The same for one part on its own: FLUX.1's denoiser, 23.8 GB, is run on cards of 24 GiB."""
 
 
 def load_pipeline(spec: ModelSpec, weights: Path, settings: Path | None, device: Device) -> Any:
     """Load a diffusers pipeline into main memory, in the device's dtype; `place_pipeline` puts it on the device.
 
-    `weights` is a diffusers folder or a `.safetensors` file; `settings` is the folder with a single file's
-    configuration. Raises ModelError naming the model, or OutOfMemory.
+    `weights` is a diffusers folder, a `.safetensors` file or a `.gguf` file of the denoiser; `settings` is the folder with a
+    single file's configuration, or with a GGUF file's other parts. All of them are looked through first. Raises ModelError naming
+    the model, or OutOfMemory.
     """
+    check_package(spec)
     try:
+        vet(spec, weights, settings)
         pipe = _read(spec, weights, settings, device)
-    except GenerationError:
+        if spec.is_draft:
+            make_draft(pipe, spec, device)
+        if spec.quantization in ("int8", "fp8"):
+            quantize(pipe, spec)
+    except EaselError:
         raise
     except Exception as error:
         if is_out_of_memory(error):
@@ -53,59 +59,27 @@ def load_pipeline(spec: ModelSpec, weights: Path, settings: Path | None, device:
     return pipe
 
 
-def place_pipeline(pipe: Any, spec: ModelSpec, device: Device) -> None:
-    """Put a loaded pipeline on the device; where it does not fit whole, parts are there only while they work.
-
-    Raises OutOfMemory.
-    """
-    if not device.is_gpu:
-        return
-    # One picture at a time is decoded: the VAE's peak is what overflows a card, and it gains nothing from batches.
-    if hasattr(getattr(pipe, "vae", None), "enable_slicing"):
-        pipe.vae.enable_slicing()
-    parts = _part_bytes(pipe)
-    placed = placement(parts, device.memory_bytes)
-    try:
-        if placed == "whole":
-            pipe.to(device.torch_device)
-            return
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-    if not device.torch_device.startswith("cuda"):
-        raise OutOfMemory(f"{spec.name} does not fit into this machine's memory; choose a smaller model.")
-    pipe.to("cpu")
-    free_memory()
-    if placed == "layers":
-        log.warning(
-            "the largest part of %s takes %.1f GB, too much for %s; its layers take turns there, which is slow",
-            spec.id, max(parts) / 1e9, device.name,
-        )  # fmt: skip
-        pipe.enable_sequential_cpu_offload(device=device.torch_device)
-        return
-    log.info("%s does not fit onto %s whole; its parts take turns there", spec.id, device.name)
-    pipe.enable_model_cpu_offload(device=device.torch_device)
+def model_files(weights: Path, settings: Path | None, spec: ModelSpec) -> list[Path]:
+    """List the files with a model's weights, as `ModelFiles.locate` names them; of a GGUF file's base without its denoiser."""
+    files = weight_files(weights)
+    if spec.base is not None and settings is not None:
+        files += [file for file in weight_files(settings) if file.relative_to(settings).parts[0] not in DENOISERS]
+    return files
 
 
-def placement(part_bytes: Sequence[int], memory_bytes: int | None) -> Literal["whole", "parts", "layers"]:
-    """Decide what of a model is on the GPU at a time, from its parts' sizes and the GPU's memory in bytes. Pure.
-
-    A size of None, unknown, counts as enough.
-    """
-    if memory_bytes is None or sum(part_bytes) <= _ROOM * memory_bytes:
-        return "whole"
-    return "parts" if max(part_bytes) <= _ROOM_ALONE * memory_bytes else "layers"
-
-
-def files_bytes(path: Path) -> int:
-    """Add up the sizes of the weights in a folder or of one file, links followed, in bytes."""
-    files = path.rglob("*.safetensors") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
+def weight_files(path: Path) -> list[Path]:
+    """List the files with the weights of a folder, or the one file, links not followed."""
+    files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
+    return [file for file in files if file.is_file()]
 
 
 def _read(spec: ModelSpec, weights: Path, settings: Path | None, device: Device) -> Any:
     diffusers: Any = importlib.import_module("diffusers")
     options: dict[str, Any] = {"dtype": device.torch_dtype, "local_files_only": True}
+    if spec.quantization == "gguf":
+        assert settings is not None
+        options |= read_gguf(spec, weights, settings, device.torch_dtype)
+        weights = settings
     if weights.is_dir():
         index = diffusers.DiffusionPipeline.load_config(str(weights))
         if "safety_checker" in index:
@@ -113,7 +87,9 @@ def _read(spec: ModelSpec, weights: Path, settings: Path | None, device: Device)
             options |= {"safety_checker": None, "requires_safety_checker": False}
         if spec.variant is not None:
             options["variant"] = spec.variant
-        return diffusers.DiffusionPipeline.from_pretrained(str(weights), use_safetensors=True, **options)
+        return diffusers.DiffusionPipeline.from_pretrained(
+            str(weights), use_safetensors=True, trust_remote_code=False, **options
+        )
     name = _SINGLE_FILE_PIPELINES.get(spec.family)
     if name is None:
         raise ModelError(
@@ -123,11 +99,6 @@ def _read(spec: ModelSpec, weights: Path, settings: Path | None, device: Device)
     if spec.family in ("sd15", "sd21"):
         options["safety_checker"] = None
     return getattr(diffusers, name).from_single_file(str(weights), config=str(settings), **options)
-
-
-def _part_bytes(pipe: Any) -> list[int]:
-    modules = [part for part in pipe.components.values() if hasattr(part, "parameters")]
-    return [sum(p.numel() * p.element_size() for p in module.parameters()) for module in modules]
 
 
 def _parameters(pipe: Any) -> Any:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
-from bot.catalogue import Catalogue, parse_catalogue
+from bot.catalogue import Catalogue, ModelSpec, parse_catalogue
 from bot.config import Settings
 from bot.engine.base import Weights
 from bot.engine.devices import gpu_present
 from bot.engine.weights import ModelFiles
 from bot.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 BUILT_IN = "pocket"
 
@@ -27,10 +30,28 @@ def load_catalogue(settings: Settings) -> Catalogue:
         raise ConfigError(f"EASEL_MODELS_FILE is {path}, and there is no such file.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"EASEL_MODELS_FILE {path} cannot be read: {error}.") from None
-    catalogue = parse_catalogue(text, origin=str(path), default=settings.model)
+    catalogue = locate_drafts(parse_catalogue(text, origin=str(path), default=settings.model), models_root(settings))
     if settings.model is not None:
         return catalogue
     return replace(catalogue, default=default_model(catalogue, model_files(catalogue, settings), settings.device))
+
+
+def locate_drafts(catalogue: Catalogue, root: Path) -> Catalogue:
+    """Make the paths of drafts absolute, `root` being where relative ones count from; without its files a model has no drafts."""
+
+    def located(spec: ModelSpec) -> ModelSpec:
+        if spec.draft is None:
+            return spec
+        lora = (root / Path(spec.draft.lora).expanduser()).resolve()
+        vae = None if spec.draft.tiny_vae is None else (root / Path(spec.draft.tiny_vae).expanduser()).resolve()
+        missing = [path for path in (lora, vae) if path is not None and not path.exists()]
+        if missing:
+            log.info("no drafts of %s: %s is not there", spec.id, missing[0])
+            return replace(spec, draft=None)
+        draft = replace(spec.draft, lora=str(lora), tiny_vae=None if vae is None else str(vae))
+        return replace(spec, draft=draft)
+
+    return replace(catalogue, models=tuple(located(spec) for spec in catalogue.models))
 
 
 def model_files(catalogue: Catalogue, settings: Settings) -> ModelFiles:
@@ -48,6 +69,11 @@ def models_root(settings: Settings) -> Path:
 def hub_cache(settings: Settings) -> Path:
     """Where downloads from the Hub lie."""
     return settings.data_dir.resolve() / "models" / "hub"
+
+
+def compiled_dir(settings: Settings) -> Path:
+    """Where what was compiled for this machine lies, so that a restart need not compile it again."""
+    return settings.data_dir.resolve() / "compiled"
 
 
 def default_model(catalogue: Catalogue, weights: Weights, device: str) -> str:

@@ -114,6 +114,38 @@ class Previewer:
         return RawPicture(0, seed, data.shape[1], data.shape[0], data.numpy().tobytes())
 
 
+def finished_estimate(
+    scheduler: Any, entered: torch.Tensor, output: torch.Tensor, timestep: float
+) -> torch.Tensor | None:
+    """Tell what a denoiser's output makes of what entered it: the finished latents as it sees them, like `entered`.
+
+    `scheduler` is the model's own, for its noise and what its model predicts; `timestep` may lie between two of its own.
+    What enters has unit variance for every diffusion sampler, so one formula serves them all. None where it cannot be told.
+    """
+    config = scheduler.config
+    entered, output = entered.float(), output.float()
+    if type(scheduler).__name__.startswith("FlowMatch"):
+        # Flow matching: sample = (1 - sigma) * x0 + sigma * noise and the model gives noise - x0.
+        return entered - timestep / config.get("num_train_timesteps", 1000) * output
+    levels = getattr(scheduler, "alphas_cumprod", None)
+    if levels is None:
+        return None
+    place = min(max(timestep, 0.0), len(levels) - 1.0)
+    below = int(place)
+    above = min(below + 1, len(levels) - 1)
+    level = float(levels[below]) + (place - below) * float(levels[above] - levels[below])
+    signal, noise = max(level, 1e-4) ** 0.5, max(1 - level, 0.0) ** 0.5
+    match config.get("prediction_type", "epsilon"):
+        case "epsilon":
+            return (entered - noise * output) / signal
+        case "v_prediction":  # arXiv 2202.00512
+            return signal * entered - noise * output
+        case "sample":
+            return output
+        case _:
+            return None
+
+
 def fit_map(vae: Any) -> torch.Tensor:
     """Fit RGB in [-1, 1] to latents: (channels + 1, 3), the last row being the constant.
 
@@ -145,4 +177,4 @@ def _unscaled(latents: torch.Tensor, vae: Any) -> torch.Tensor:
 
 def _can_preview(pipe: Any) -> bool:
     vae: Any = getattr(pipe, "vae", None)
-    return type(vae).__name__ == "AutoencoderKL" and hasattr(vae.config, "scaling_factor")
+    return type(vae).__name__ in ("AutoencoderKL", "AutoencoderTiny") and hasattr(vae.config, "scaling_factor")

@@ -21,21 +21,34 @@ class Sampler:
     flow: bool = False
 
 
+_KARRAS = {"use_karras_sigmas": True}
+_PLAIN = {"use_karras_sigmas": False}
+_2M_SDE = {"algorithm_type": "sde-dpmsolver++", "solver_order": 2}
+_2M = {"algorithm_type": "dpmsolver++", "solver_order": 2}
+
+# The names are AUTOMATIC1111's, which other programs have taken over; what is "Karras" there is arXiv 2206.00364, eq. 5.
 SAMPLERS: Mapping[str, Sampler] = {
-    "Euler": Sampler("EulerDiscreteScheduler"),
+    "Euler": Sampler("EulerDiscreteScheduler", _PLAIN),
     "Euler a": Sampler("EulerAncestralDiscreteScheduler"),
-    "DPM++ 2M": Sampler("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++", "use_karras_sigmas": False}),
-    "DPM++ 2M Karras": Sampler(
-        "DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++", "use_karras_sigmas": True}
-    ),
-    "DPM++ 2M SDE": Sampler(
-        "DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": False}
-    ),
-    "UniPC": Sampler("UniPCMultistepScheduler"),
+    "DPM++ 2M": Sampler("DPMSolverMultistepScheduler", {**_2M, **_PLAIN}),
+    "DPM++ 2M Karras": Sampler("DPMSolverMultistepScheduler", {**_2M, **_KARRAS}),
+    "DPM++ SDE": Sampler("DPMSolverSDEScheduler", _PLAIN),
+    "DPM++ SDE Karras": Sampler("DPMSolverSDEScheduler", _KARRAS),
+    "DPM++ 2M SDE": Sampler("DPMSolverMultistepScheduler", {**_2M_SDE, **_PLAIN}),
+    "DPM++ 2M SDE Karras": Sampler("DPMSolverMultistepScheduler", {**_2M_SDE, **_KARRAS}),
+    "UniPC": Sampler("UniPCMultistepScheduler", _PLAIN),
     "DDIM": Sampler("DDIMScheduler"),
     # arXiv 2305.08891: latents are no pixels, so the scheduler's clipping to [-1, 1] has no meaning there.
     "LCM": Sampler("LCMScheduler", {"clip_sample": False}),
-    "Heun": Sampler("HeunDiscreteScheduler"),
+    "Heun": Sampler("HeunDiscreteScheduler", _PLAIN),
+    "DPM2": Sampler("KDPM2DiscreteScheduler", _PLAIN),
+    "DPM2 Karras": Sampler("KDPM2DiscreteScheduler", _KARRAS),
+    "DPM2 a": Sampler("KDPM2AncestralDiscreteScheduler", _PLAIN),
+    "DPM2 a Karras": Sampler("KDPM2AncestralDiscreteScheduler", _KARRAS),
+    "LMS": Sampler("LMSDiscreteScheduler", _PLAIN),
+    "LMS Karras": Sampler("LMSDiscreteScheduler", _KARRAS),
+    "DEIS": Sampler("DEISMultistepScheduler", _PLAIN),
+    "PLMS": Sampler("PNDMScheduler", {"skip_prk_steps": True}),
 }
 
 

@@ -32,12 +32,25 @@ class NotLinear(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Walk:
+    """Noise that is the way of a random walk between two moments, and no draw by itself (the SDE solvers').
+
+    `least` and `most` are the sigmas it reaches over; `spans`: each turn's own from and to, None where it takes no noise.
+    """
+
+    least: float
+    most: float
+    spans: tuple[tuple[float, float] | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Timetable:
     """A run of `turns` denoiser calls: what goes in, and how its output is taken.
 
     `timesteps` (turns,): what the denoiser is told, float32. `input_scales`: the sample is multiplied by it before the denoiser.
     `updates` (turns, state, state + 2), float32: the state is the sample and the memories; each step's new state is
-    this matrix times (state, output, noise). `noisy`: whether a step takes fresh noise. All on the CPU.
+    this matrix times (state, output, noise). `noisy`: whether a step takes fresh noise; `walk`: of which kind, where it is not
+    drawn from the generator. All on the CPU.
     """
 
     timesteps: torch.Tensor
@@ -45,6 +58,7 @@ class Timetable:
     updates: torch.Tensor
     noisy: tuple[bool, ...]
     init_noise_sigma: float
+    walk: Walk | None = None
 
     @property
     def turns(self) -> int:
@@ -73,15 +87,17 @@ def read_timetable(scheduler: Any) -> Timetable:
     scales: list[float] = []
     matrices: list[torch.Tensor] = []
     noisy: list[bool] = []
+    spans: list[tuple[float, float] | None] = []
     with _noise_of(scheduler, lambda: _unit(_NOISE)) as asked:
         for timestep in timesteps:
             memory.relabel()
             scales.append(_scale(scheduler, timestep))
-            before = asked[0]
+            before = asked.times
             moved = _step(scheduler, _unit(_OUTPUT), timestep, _unit(_SAMPLE))
-            if asked[0] - before > 1:
+            if asked.times - before > 1:
                 raise NotLinear("a step takes noise twice")
-            noisy.append(asked[0] > before)
+            noisy.append(asked.times > before)
+            spans.append(asked.span if noisy[-1] else None)
             matrices.append(_rows([moved, *memory.read()]))
     updates = _without_the_dead(matrices)
     table = Timetable(
@@ -90,6 +106,7 @@ def read_timetable(scheduler: Any) -> Timetable:
         updates,
         tuple(noisy),
         sigma,
+        None if asked.reach is None else Walk(*asked.reach, tuple(spans)),
     )
     _rehearse(table, rehearsed)
     return table
@@ -203,24 +220,44 @@ def _step(scheduler: Any, output: torch.Tensor, timestep: Any, sample: torch.Ten
     return scheduler.step(output, timestep, sample, return_dict=False, **more)[0]
 
 
-@contextmanager
-def _noise_of(scheduler: Any, noise: Callable[[], torch.Tensor]) -> Generator[list[int]]:
-    """Let the scheduler's steps take their noise from `noise`; gives a list with how often it was asked."""
-    module: Any = sys.modules[type(scheduler).__module__]
-    asked = [0]
+@dataclass(slots=True)
+class _Asked:
+    """How often a scheduler has asked for noise; where that is a walk's, the sigmas it reaches over and those asked for last."""
 
-    def given(*_: Any, **options: Any) -> torch.Tensor:
-        asked[0] += 1
+    times: int = 0
+    reach: tuple[float, float] | None = None
+    span: tuple[float, float] | None = None
+
+
+@contextmanager
+def _noise_of(scheduler: Any, noise: Callable[[], torch.Tensor]) -> Generator[_Asked]:
+    """Let the scheduler's steps take their noise from `noise`."""
+    module: Any = sys.modules[type(scheduler).__module__]
+    asked = _Asked()
+
+    def drawn(*_: Any, **options: Any) -> torch.Tensor:
+        asked.times += 1
         return noise().to(options.get("dtype"))
 
-    original: Any = getattr(module, "randn_tensor", None)
-    if original is not None:
-        module.randn_tensor = given
+    def walked(_: Any, least: float, most: float, *__: Any) -> Callable[[Any, Any], torch.Tensor]:
+        asked.reach = (float(least), float(most))
+
+        def between(one: Any, other: Any) -> torch.Tensor:
+            asked.times += 1
+            asked.span = (float(one), float(other))
+            return noise()
+
+        return between
+
+    ours = {"randn_tensor": drawn, "BrownianTreeNoiseSampler": walked}
+    theirs = {name: getattr(module, name) for name in ours if hasattr(module, name)}
+    for name in theirs:
+        setattr(module, name, ours[name])
     try:
         yield asked
     finally:
-        if original is not None:
-            module.randn_tensor = original
+        for name, original in theirs.items():
+            setattr(module, name, original)
 
 
 def _rehearse(table: Timetable, scheduler: Any) -> None:
@@ -242,9 +279,11 @@ def _rehearse(table: Timetable, scheduler: Any) -> None:
             noise, output = draw(), draw()
             if hasattr(scheduler, "scale_model_input"):
                 scheduler.scale_model_input(sample, timestep)
+            # Rounding is as large as what goes in: where noise begins without any signal, that is a thousand times the rest.
+            size = max(1.0, float(sample.abs().max()))
             sample = _step(scheduler, output, timestep, sample)
             state = advance(state, output, noise, table.updates[turn : turn + 1])
-            if not float((state[:, 0] - sample).abs().max()) <= _REHEARSAL_ERROR * max(1.0, float(sample.abs().max())):
+            if not float((state[:, 0] - sample).abs().max()) <= _REHEARSAL_ERROR * max(size, float(sample.abs().max())):
                 raise NotLinear(f"step {turn} of {type(scheduler).__name__} is no linear function")
             # From here on as the scheduler has it, or rounding would add up over the run.
             state[:, 0] = sample

@@ -10,19 +10,24 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from bot.catalogue import Catalogue, ModelSpec
+from bot.engine.checksums import Checksums
+from bot.engine.plans import DENOISERS
 from bot.engine.sources import (
     CONFIG_REPOSITORIES,
     INDEX,
+    MAX_INDEX_BYTES,
     Kind,
     Source,
     check_local,
+    find_base,
     find_source,
     index_components,
+    lacks_weights,
     wanted_files,
     wanted_settings,
 )
@@ -58,6 +63,7 @@ class ModelFiles:
         self._token = hf_token
         self._endpoint = (os.environ.get("HF_ENDPOINT") or _HUB).rstrip("/")
         self._free_bytes = free_bytes or _free_bytes
+        self._checksums = Checksums(cache_dir / "checksums.json")
 
     def is_local(self, model_id: str) -> bool:
         """Whether the model can be loaded without a network. Touches the disk: not for the event loop.
@@ -71,20 +77,26 @@ class ModelFiles:
         try:
             source = find_source(spec, self._root)
             if source.kind is Kind.HUB:
-                return self._cached(spec.source, spec.revision) is not None
+                return self._downloaded(spec.source, spec.revision) is not None
             return source.kind is Kind.FOLDER or not _is_file(source) or self._settings(spec, source) is not None
         except ModelError:
             return True
 
     def locate(self, model_id: str) -> tuple[Path, Path | None]:
-        """Give a local model's folder or file, and the folder with a single file's configuration.
+        """Give a local model's folder or file, and the folder with a single file's configuration, or a GGUF file's other parts.
 
-        Raises ModelError where it is not there or is no model.
+        Files with a checksum in the catalogue are compared with it, once. Raises ModelError where it is not there, is no
+        model or is not the file that is meant.
         """
         spec = self._spec(model_id)
+        weights, settings = self._find(spec)
+        self._checksums.verify(spec.name, {weights / name if name else weights: d for name, d in spec.sha256.items()})
+        return weights, settings
+
+    def _find(self, spec: ModelSpec) -> tuple[Path, Path | None]:
         source = find_source(spec, self._root)
         if source.kind is Kind.HUB:
-            folder = self._cached(spec.source, spec.revision)
+            folder = self._downloaded(spec.source, spec.revision)
             if folder is None:
                 raise ModelError(
                     f"{spec.name} has not been downloaded yet; run `python -m bot models fetch {spec.id}` first."
@@ -96,9 +108,8 @@ class ModelFiles:
             return source.path, None
         settings = self._settings(spec, source)
         if settings is None:
-            raise ModelError(
-                f"{spec.name} needs its family's configuration; run `python -m bot models fetch {spec.id}` once."
-            )
+            what = "its family's configuration" if spec.base is None else f"the other parts, of {spec.base}"
+            raise ModelError(f"{spec.name} needs {what}; run `python -m bot models fetch {spec.id}` once.")
         return source.path, settings
 
     def fetch(self, model_id: str, on_progress: Callable[[FetchProgress], None], stopped: Callable[[], bool]) -> None:
@@ -114,10 +125,11 @@ class ModelFiles:
             check_local(spec, source)
         if self.is_local(model_id):
             return
-        repository = spec.source if source.kind is Kind.HUB else CONFIG_REPOSITORIES[spec.family]
+        repository = spec.base or (spec.source if source.kind is Kind.HUB else CONFIG_REPOSITORIES[spec.family])
+        settings_only = source.kind is Kind.FILE and spec.base is None
         download = _Download(
-            spec, repository, self._cache, self._endpoint, self._token, source.kind is Kind.FILE, self._free_bytes
-        )
+            spec, repository, self._cache, self._endpoint, self._token, settings_only, self._free_bytes, self._checksums,
+        )  # fmt: skip
         # On a thread of its own, because a transfer in the middle cannot be interrupted, only left behind.
         thread = threading.Thread(target=download.run, name=f"fetch-{model_id}", daemon=True)
         thread.start()
@@ -146,9 +158,20 @@ class ModelFiles:
         found = try_to_load_from_cache(repository, INDEX, cache_dir=self._cache, revision=revision)
         return Path(found).parent if isinstance(found, str) else None
 
+    def _downloaded(self, repository: str, revision: str | None, without: Iterable[str] = ()) -> Path | None:
+        """Find a download that has the weights of all its parts but those `without`."""
+        folder = self._cached(repository, revision)
+        return None if folder is None or lacks_weights(folder, without) else folder
+
     def _settings(self, spec: ModelSpec, source: Source) -> Path | None:
-        """Find a single file's configuration: a folder of the same name beside it, else its family's."""
+        """Find a single file's configuration: a folder of the same name beside it, else its family's; a GGUF file's base."""
         assert source.path is not None
+        if spec.base is not None:
+            base = find_base(spec, self._root)
+            if base.kind is Kind.HUB:
+                return self._downloaded(spec.base, spec.revision, DENOISERS)
+            check_local(spec, base)
+            return base.path
         beside = source.path.with_suffix("")
         if (beside / INDEX).is_file():
             return beside
@@ -183,8 +206,10 @@ class _Download:
         token: str | None,
         settings_only: bool,
         free_bytes: Callable[[Path], int],
+        checksums: Checksums,
     ) -> None:
         self._spec = spec
+        self._checksums = checksums
         self._repository = repository
         self._revision = (None if settings_only else spec.revision) or "main"
         self._cache = cache
@@ -216,6 +241,8 @@ class _Download:
                 f"{self._spec.name}: {self._repository} on the Hub is no diffusers model, it has no {INDEX}."
             )
         commit = info.sha or self._revision
+        if sizes[INDEX] > MAX_INDEX_BYTES:
+            raise ModelError(f"{self._spec.name}: {INDEX} of {self._repository} is larger than a list of parts can be.")
         index = self._read_text(INDEX, commit)
         try:
             components = index_components(index)
@@ -224,7 +251,7 @@ class _Download:
         names = (
             wanted_settings(sizes, components)
             if self._settings_only
-            else wanted_files(sizes, components, self._spec.variant)
+            else wanted_files(sizes, components, self._spec.variant, DENOISERS if self._spec.base else ())
         )
         if not self._settings_only and not any(name.endswith(".safetensors") for name in names):
             raise ModelError(f"{self._spec.name}: {self._repository} has no .safetensors weights; others are refused.")
@@ -288,11 +315,22 @@ class _Download:
             def __getattr__(self, _: str) -> Callable[..., None]:
                 return lambda *args, **kwargs: None
 
-        hub.hf_hub_download(
+        path = hub.hf_hub_download(
             self._repository, name, revision=commit, cache_dir=self._cache, endpoint=self._endpoint,
             token=self._token or False, tqdm_class=Bar,
         )  # fmt: skip
         self.done_bytes = before + size
+        if not self._settings_only and name in self._spec.sha256:
+            self._compare(Path(path), self._spec.sha256[name])
+
+    def _compare(self, path: Path, digest: str) -> None:
+        """Compare what arrived with the catalogue; what is not the file that is meant does not stay."""
+        try:
+            self._checksums.verify(self._spec.name, {path: digest})
+        except ModelError:
+            path.resolve().unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+            raise
 
     def _write_reference(self, commit: str) -> None:
         """Note which commit the branch is, as huggingface_hub does, so that it is found without a network."""

@@ -9,8 +9,10 @@ from typing import Any
 
 from bot.engine.families.base import Conditioning, Family, Words
 from bot.engine.families.flux import Flux
+from bot.engine.families.flux2 import Flux2Klein
 from bot.engine.families.sd3 import StableDiffusion3
 from bot.engine.families.unet import StableDiffusion, StableDiffusionXL
+from bot.engine.families.z_image import ZImage
 
 __all__ = ["Conditioning", "Family", "Words", "family_of"]
 
@@ -19,6 +21,8 @@ _FAMILIES: dict[str, type[Family]] = {
     "StableDiffusionXLPipeline": StableDiffusionXL,
     "StableDiffusion3Pipeline": StableDiffusion3,
     "FluxPipeline": Flux,
+    "Flux2KleinPipeline": Flux2Klein,
+    "ZImagePipeline": ZImage,
 }
 
 

@@ -5,11 +5,13 @@ GPU thread. Shapes: `rows` is how many rows a forward pass has, a picture with g
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bot.engine.timetables import Walk
 from bot.generation import GenerationRequest
 
 if TYPE_CHECKING:
@@ -24,13 +26,13 @@ class Words:
 
     @property
     def shape(self) -> tuple[object, ...]:
-        """What must be equal for rows to be stacked."""
+        """The shapes of all tensors, with their names."""
         return tuple((name, tuple(value.shape)) for name, value in sorted(self.tensors.items()))
 
 
 @dataclass(frozen=True, slots=True)
 class Conditioning:
-    """A picture's words, the words to be guided away from (None: one row is enough), and how strongly."""
+    """A picture's words, the words to be guided away from (None: one row is enough), and how strongly; 1 is not at all."""
 
     words: Words
     away_from: Words | None
@@ -43,7 +45,7 @@ class Family(ABC):
     def __init__(self, pipe: Any) -> None:
         self.pipe = pipe
 
-    @property
+    @functools.cached_property
     def device(self) -> Any:
         """Where it computes."""
         return self.pipe._execution_device
@@ -53,10 +55,14 @@ class Family(ABC):
     def denoiser(self) -> Any:
         """The network that is called at every step."""
 
-    @property
+    @functools.cached_property
     def dtype(self) -> torch.dtype:
-        """The dtype of latents that enter the denoiser."""
+        """The dtype of latents that enter the denoiser; kept, since asking diffusers walks over all its modules."""
         return self.denoiser.dtype
+
+    def expresses(self, request: GenerationRequest) -> bool:
+        """Whether lanes draw this request as the pipeline does; what they do not, the pipeline draws itself."""
+        return True
 
     @abstractmethod
     def encode(self, request: GenerationRequest) -> Conditioning:
@@ -74,14 +80,18 @@ class Family(ABC):
         """Draw the noise a picture begins with, (1, ...); the generator is one of the CPU."""
         return draw_noise(self.noise_shape(width, height), generator, self.device, self.dtype) * sigma
 
-    def stack(self, words: Sequence[Words]) -> dict[str, torch.Tensor]:
-        """Put the words of rows together; their `shape` is the same."""
+    def shape(self, words: Words) -> tuple[object, ...]:
+        """What must be equal for rows with these words to be stacked."""
+        return words.shape
+
+    def stack(self, words: Sequence[Words]) -> dict[str, Any]:
+        """Put the words of rows together, whose `shape` is the same, as `forward` takes them."""
         import torch
 
         return {name: torch.cat([row.tensors[name] for row in words]) for name in words[0].tensors}
 
     @abstractmethod
-    def forward(self, latents: torch.Tensor, timesteps: torch.Tensor, words: dict[str, torch.Tensor]) -> torch.Tensor:
+    def forward(self, latents: torch.Tensor, timesteps: torch.Tensor, words: dict[str, Any]) -> torch.Tensor:
         """Call the denoiser once: `latents` (rows, ...), `timesteps` (rows,), `words` as `stack` gives them.
 
         Returns its output, like `latents`.
@@ -106,9 +116,36 @@ def draw_noise(shape: tuple[int, ...], generator: torch.Generator, device: Any, 
     return tools.randn_tensor(shape, generator=generator, device=device, dtype=dtype)
 
 
+def random_walk(walk: Walk, shape: Sequence[int], seed: int) -> Callable[[float, float], torch.Tensor]:
+    """Begin the random walk of one picture's noise as diffusers' SDE schedulers do: given two sigmas, the noise between them.
+
+    On the CPU, so that a seed means the same on every device. Asked for the same sigmas again it gives the same again.
+    """
+    import torch
+    from diffusers.schedulers import scheduling_dpmsolver_sde
+
+    tools: Any = scheduling_dpmsolver_sde
+    return tools.BrownianTreeNoiseSampler(torch.zeros(*shape), walk.least, walk.most, seed)
+
+
 def timesteps_by(scheduler: Any, steps: int, device: Any, **options: Any) -> None:
     """Set a scheduler's timesteps as `retrieve_timesteps` of the pipelines does."""
     from diffusers.pipelines.stable_diffusion import pipeline_stable_diffusion
 
     pipeline: Any = pipeline_stable_diffusion
     pipeline.retrieve_timesteps(scheduler, steps, device, **options)
+
+
+def shift(scheduler: Any, tokens: int, *, highest: float) -> float:
+    """How far a scheduler's noise is shifted for a picture of so many tokens; `highest` is the pipeline's default."""
+    from diffusers.pipelines.flux import pipeline_flux
+
+    pipeline: Any = pipeline_flux
+    config = scheduler.config
+    return pipeline.calculate_shift(
+        tokens,
+        config.get("base_image_seq_len", 256),
+        config.get("max_image_seq_len", 4096),
+        config.get("base_shift", 0.5),
+        config.get("max_shift", highest),
+    )

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bot.engine.families.base import Conditioning, Family, Words, decode_with, timesteps_by
-from bot.engine.families.sd3 import shift
+from bot.engine.families.base import Conditioning, Family, Words, decode_with, shift, timesteps_by
 from bot.generation import GenerationRequest
 
 if TYPE_CHECKING:
@@ -24,6 +23,10 @@ class Flux(Family):
     def denoiser(self) -> Any:
         """The transformer."""
         return self.pipe.transformer
+
+    def expresses(self, request: GenerationRequest) -> bool:
+        """A model that is not told the guidance can only be guided by a second row, which these lanes do not have."""
+        return bool(self.denoiser.config.guidance_embeds) or request.guidance_scale <= 1
 
     def encode(self, request: GenerationRequest) -> Conditioning:
         """Run both text encoders over a request's prompt."""
@@ -69,12 +72,12 @@ class Flux(Family):
         _, channels, rows, columns = latents.shape
         return self.pipe._pack_latents(latents, 1, channels, rows, columns)
 
-    def stack(self, words: Sequence[Words]) -> dict[str, torch.Tensor]:
+    def stack(self, words: Sequence[Words]) -> dict[str, Any]:
         """Put the words of rows together; positions are the same for all rows and have no row dimension."""
         stacked = super().stack([Words({n: v for n, v in row.tensors.items() if n not in _SHARED}) for row in words])
         return {**stacked, **{name: words[0].tensors[name] for name in _SHARED}}
 
-    def forward(self, latents: torch.Tensor, timesteps: torch.Tensor, words: dict[str, torch.Tensor]) -> torch.Tensor:
+    def forward(self, latents: torch.Tensor, timesteps: torch.Tensor, words: dict[str, Any]) -> torch.Tensor:
         """Call the transformer once, a timestep a row, rounded as the pipeline rounds it."""
         return self.denoiser(
             hidden_states=latents,

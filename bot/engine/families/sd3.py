@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bot.engine.families.base import Conditioning, Family, Words, decode_with, timesteps_by
+from bot.engine.families.base import Conditioning, Family, Words, decode_with, shift, timesteps_by
 from bot.generation import GenerationRequest
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class StableDiffusion3(Family):
         factor = self.pipe.vae_scale_factor
         return 1, self.denoiser.config.in_channels, height // factor, width // factor
 
-    def forward(self, latents: torch.Tensor, timesteps: torch.Tensor, words: dict[str, torch.Tensor]) -> torch.Tensor:
+    def forward(self, latents: torch.Tensor, timesteps: torch.Tensor, words: dict[str, Any]) -> torch.Tensor:
         """Call the transformer once, a timestep a row."""
         return self.denoiser(hidden_states=latents, timestep=timesteps, return_dict=False, **words)[0]
 
@@ -62,18 +62,3 @@ class StableDiffusion3(Family):
         """Decode with the VAE."""
         config = self.pipe.vae.config
         return decode_with(self.pipe.vae, latents / config.scaling_factor + config.shift_factor)
-
-
-def shift(scheduler: Any, tokens: int, *, highest: float) -> float:
-    """How far a scheduler's noise is shifted for a picture of so many tokens; `highest` is the pipeline's default."""
-    from diffusers.pipelines.flux import pipeline_flux
-
-    pipeline: Any = pipeline_flux
-    config = scheduler.config
-    return pipeline.calculate_shift(
-        tokens,
-        config.get("base_image_seq_len", 256),
-        config.get("max_image_seq_len", 4096),
-        config.get("base_shift", 0.5),
-        config.get("max_shift", highest),
-    )

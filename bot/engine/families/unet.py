@@ -41,7 +41,7 @@ class StableDiffusion(Family):
         factor = self.pipe.vae_scale_factor
         return 1, self.denoiser.config.in_channels, height // factor, width // factor
 
-    def forward(self, latents: torch.Tensor, timesteps: torch.Tensor, words: dict[str, torch.Tensor]) -> torch.Tensor:
+    def forward(self, latents: torch.Tensor, timesteps: torch.Tensor, words: dict[str, Any]) -> torch.Tensor:
         """Call the UNet once, a timestep a row."""
         added = {name: value for name, value in words.items() if name not in _OWN_NAMES}
         return self.denoiser(
@@ -110,6 +110,13 @@ class StableDiffusionXL(StableDiffusion):
         import torch
 
         config = self.pipe.vae.config
+        if self.pipe.vae.dtype == torch.float16 and config.force_upcast:
+            # As the pipeline does: SDXL's VAE overflows in fp16.
+            self.pipe.vae.to(torch.float32)
+            try:
+                return self.decode(latents, width, height)
+            finally:
+                self.pipe.vae.to(torch.float16)
         if getattr(config, "latents_mean", None) is None or getattr(config, "latents_std", None) is None:
             return super().decode(latents, width, height)
         mean, deviation = (

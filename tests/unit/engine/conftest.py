@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from bot.catalogue import Catalogue
 from bot.config import read_settings
 from bot.engine.diffusers_engine import DiffusersEngine
 from bot.engine.models import load_catalogue
-from tests.unit.engine.fakes import ROOT, FakeHub
+from tests.unit.engine.fakes import ROOT, FakeHub, Notes, request
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +34,23 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
     yield hub
     hub.close()
+
+
+@pytest.fixture
+def unet(engine: DiffusersEngine) -> Any:
+    engine.generate(request(num_inference_steps=1), Notes())
+    return engine.residents.use("pocket").pipe.unet
+
+
+@pytest.fixture
+def rows(unet: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows of every denoiser call from here on."""
+    seen: list[int] = []
+    forward = unet.forward
+
+    def counted(sample: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.append(sample.shape[0])
+        return forward(sample, *args, **kwargs)
+
+    monkeypatch.setattr(unet, "forward", counted)
+    return seen

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,6 +109,17 @@ def test_suited_to_changes_nothing_but_the_dtype() -> None:
 def test_choose_device_notes_whether_the_dtype_was_asked_for() -> None:
     assert not choose_device("cpu", "auto").dtype_asked
     assert choose_device("cpu", "fp16").suited_to("flux").dtype == "fp16"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's own")
+def test_keep_memory_is_taken_by_the_system() -> None:
+    code = (
+        "import ctypes, bot.engine.devices as d; libc = ctypes.CDLL(None)\n"
+        "before = libc.mallopt(-3, 1 << 40), [libc.mallopt(*pair) for pair in d._KEEPING]\n"
+        "d.keep_memory(); print(before)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.strip().endswith("[1, 1, 1])")  # mallopt gives 1 for what it takes
 
 
 def test_computes_bf16_device_without_it_is_told_from_one_with(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,13 +10,13 @@ import torch
 from diffusers import AutoencoderKL
 
 from bot.catalogue import parse_catalogue
-from bot.engine import diffusers_engine, previews
+from bot.engine import previews, residents
 from bot.engine.devices import Device
 from bot.engine.diffusers_engine import DiffusersEngine
-from bot.engine.loading import place_pipeline, placement
+from bot.engine.plans import Mode, Plan
 from bot.engine.previews import fit_map
 from bot.engine.weights import ModelFiles
-from bot.errors import ModelError, OutOfMemory
+from bot.errors import ModelError
 from tests.unit.engine.fakes import POCKET, FakeHub, Notes, request
 from tests.unit.engine.single_file import write_single_file
 
@@ -68,7 +68,7 @@ def test_generate_damaged_weights_are_one_sentence_naming_the_model(tmp_path: Pa
     shutil.copytree(POCKET, tmp_path / "own" / "model")
     (tmp_path / "own" / "model" / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"torn")
     own, _ = engine_for(tmp_path, "own/model")
-    with pytest.raises(ModelError, match=r"Mine cannot be loaded from .*own/model: ") as caught:
+    with pytest.raises(ModelError, match=r"Mine: .*own/model/unet/.*safetensors is cut off") as caught:
         own.generate(request(model="mine"), Notes())
     assert "\n" not in str(caught.value)
 
@@ -83,7 +83,7 @@ def test_generate_folder_with_code_of_its_own_does_not_run_it(tmp_path: Path) ->
     for name in ("evil.py", "unet/evil.py"):
         (folder / name).write_text(f"open({str(ran)!r}, 'w')\nclass Evil: pass\n", encoding="utf-8")
     own, _ = engine_for(tmp_path, "own/model")
-    with pytest.raises(ModelError, match="Mine cannot be loaded"):
+    with pytest.raises(ModelError, match="code of a model's own is never run"):
         own.generate(request(model="mine"), Notes())
     assert not ran.exists()
 
@@ -103,7 +103,7 @@ def test_generate_family_that_overflows_in_fp16_is_loaded_in_another_dtype(tmp_p
     own, _ = engine_for(tmp_path, "mine", "flux")
     own._device = Device("cpu", "an old card", "fp16", None, dtype_asked=False, computes_bf16=False)
     result = own.generate(request(model="mine", num_inference_steps=1), Notes())
-    loaded: Any = own._loaded
+    loaded = own.residents.use("mine")
     assert result.dtype == "fp32"
     assert {part.dtype for part in (loaded.pipe.unet, loaded.pipe.vae, loaded.pipe.text_encoder)} == {torch.float32}
 
@@ -143,12 +143,13 @@ def test_generate_larger_vae_is_looked_into_before_it_is_placed_and_not_again(
         order.append("encode")
         return encode(*args, **kwargs)
 
-    def note_place(*args: Any) -> None:
+    def note_place(*args: Any) -> Plan:
         order.append("place")
+        return Plan(Mode.WHOLE)
 
     monkeypatch.setattr(previews, "TINY_VAE_PARAMETERS", 0)
     monkeypatch.setattr(AutoencoderKL, "encode", note_encode)
-    monkeypatch.setattr(diffusers_engine, "place_pipeline", note_place)
+    monkeypatch.setattr(residents, "place_pipeline", note_place)
     notes = Notes(every=1)
     own.generate(request(model="mine"), notes)
     assert order == ["encode", "place"]
@@ -170,66 +171,3 @@ def test_previewer_vae_that_cannot_be_fitted_has_no_previews_and_the_picture_com
     assert own.generate(request(model="mine"), notes).pictures
     assert notes.progress
     assert all(progress.preview is None for progress in notes.progress)
-
-
-GB = 10**9
-
-
-@pytest.mark.parametrize(
-    ("parts", "memory", "expected"),
-    [
-        ([2 * GB, 5 * GB], None, "whole"),
-        ([1 * GB, 2 * GB], 4 * GB, "whole"),
-        # FLUX.1 schnell: T5, denoiser, VAE on cards of 12, 24, 40 GB.
-        ([9_500_000_000, 23_800_000_000, 170_000_000], 12 * GB, "layers"),
-        ([9_500_000_000, 23_800_000_000, 170_000_000], 25_400_000_000, "parts"),
-        ([9_500_000_000, 23_800_000_000, 170_000_000], 42 * GB, "whole"),
-    ],
-)
-def test_placement_follows_from_the_whole_and_the_largest_part(
-    parts: list[int], memory: int | None, expected: str
-) -> None:
-    assert placement(parts, memory) == expected
-
-
-class _Pipe:
-    """Notes what is done with it; `full` is a device that has no room after all."""
-
-    def __init__(self, sizes: dict[str, int], full: str = "") -> None:
-        self.components = {name: torch.nn.Linear(size, 1, bias=False) for name, size in sizes.items()}
-        self.calls: list[str] = []
-        self._full = full
-
-    def to(self, device: str) -> None:
-        self.calls.append(f"to {device}")
-        if device == self._full:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-
-    def enable_model_cpu_offload(self, device: str) -> None:
-        self.calls.append(f"parts {device}")
-
-    def enable_sequential_cpu_offload(self, device: str) -> None:
-        self.calls.append(f"layers {device}")
-
-
-@pytest.mark.parametrize(
-    ("pipe", "device", "calls"),
-    [
-        (_Pipe({"unet": 100}), "cpu", []),
-        (_Pipe({"unet": 100, "text": 50}), "cuda:0", ["to cuda:0"]),
-        (_Pipe({"unet": 100}, full="cuda:0"), "cuda:0", ["to cuda:0", "to cpu", "parts cuda:0"]),
-        (_Pipe({"unet": 200, "text": 150}), "cuda:0", ["to cpu", "parts cuda:0"]),
-        (_Pipe({"unet": 400, "text": 150}), "cuda:0", ["to cpu", "layers cuda:0"]),
-    ],
-    ids=["cpu", "fits", "fits on paper", "parts", "layers"],
-)
-def test_place_pipeline_puts_on_the_gpu_what_fits(pipe: _Pipe, device: str, calls: list[str]) -> None:
-    spec = parse_catalogue(ENTRY.format(source="x", family="flux"), origin="models.toml")["mine"]
-    place_pipeline(pipe, spec, Device(device, "a card", "fp32", 1000))
-    assert pipe.calls == calls
-
-
-def test_place_pipeline_too_large_for_an_apple_gpu_is_refused() -> None:
-    spec = parse_catalogue(ENTRY.format(source="x", family="flux"), origin="models.toml")["mine"]
-    with pytest.raises(OutOfMemory, match="Mine does not fit into this machine's memory"):
-        place_pipeline(_Pipe({"unet": 400}), spec, Device("mps", "a card", "fp32", 1000))

@@ -11,7 +11,8 @@ import torch
 
 from bot.catalogue import Catalogue
 from bot.engine import previews
-from bot.engine.diffusers_engine import DiffusersEngine, call_options
+from bot.engine.diffusers_engine import DiffusersEngine
+from bot.engine.general import call_options
 from bot.engine.previews import Previewer, PreviewTap
 from bot.engine.samplers import build_scheduler
 from tests.unit.engine.fakes import Notes, request
@@ -55,17 +56,18 @@ def test_preview_tap_flow_sampler_finds_the_finished_latents() -> None:
 def test_previewer_larger_vae_shows_the_scene_at_the_latents_size(
     engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    picture = engine.generate(request(num_inference_steps=8), Notes()).pictures[0]
-    loaded: Any = engine._loaded
+    large = request(num_inference_steps=8, width=128, height=128)
+    picture = engine.generate(large, Notes()).pictures[0]
+    loaded = engine.residents.use("pocket")
     monkeypatch.setattr(previews, "TINY_VAE_PARAMETERS", 0)
     monkeypatch.setattr(loaded, "previewer", Previewer(loaded.pipe))
     notes = Notes(every=8)
-    engine.generate(request(num_inference_steps=8), notes)
+    engine.generate(large, notes)
     preview = notes.progress[-1].preview
     assert preview is not None
     assert (preview.width, preview.height) == (16, 16)
     shown = np.frombuffer(preview.pixels, np.uint8).reshape(16, 16, 3).astype(float)
-    finished = np.frombuffer(picture.pixels, np.uint8).reshape(16, 4, 16, 4, 3).mean(axis=(1, 3))
+    finished = np.frombuffer(picture.pixels, np.uint8).reshape(16, 8, 16, 8, 3).mean(axis=(1, 3))
     assert np.abs(shown - finished).mean() < 25
 
 
@@ -73,7 +75,7 @@ def test_previewer_that_fails_is_switched_off_and_the_picture_comes(
     engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine.generate(request(num_inference_steps=1), Notes())
-    loaded: Any = engine._loaded
+    loaded = engine.residents.use("pocket")
     previewer = Previewer(loaded.pipe)
     calls: list[int] = []
 

@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from bot.catalogue import Catalogue, ModelSpec
-from bot.engine.sources import Kind, check_local, find_source, folder_problem, wanted_files, wanted_settings
+from bot.engine.sources import (
+    Kind,
+    check_local,
+    find_source,
+    folder_problem,
+    lacks_weights,
+    wanted_files,
+    wanted_settings,
+)
 from bot.errors import ModelError
 from tests.unit.engine.fakes import POCKET, ROOT
 
@@ -115,3 +123,24 @@ def test_wanted_settings_has_no_weights() -> None:
 def test_built_in_model_is_what_its_index_says() -> None:
     index = json.loads((POCKET / "model_index.json").read_text(encoding="utf-8"))
     assert index["_class_name"] == "StableDiffusionPipeline"
+
+
+@pytest.mark.parametrize(
+    ("files", "lacking"),
+    [
+        ((), False),
+        (("unet/config.json",), True),
+        (("unet/config.json", "unet/model.safetensors"), False),
+        (("unet/config.json", "unet/model-00001-of-00002.safetensors"), True),
+        (("unet/config.json", "unet/model-00001-of-00002.safetensors", "unet/model-00002-of-00002.safetensors"), False),
+        (("unet/config.json", "unet/model-00001-of-00002.safetensors", "unet/model.fp16.safetensors"), False),
+        (("tokenizer/config.json", "scheduler/scheduler_config.json"), False),
+    ],
+    ids=["nothing", "settings", "weights", "a shard", "all shards", "another set", "no model"],
+)
+def test_lacks_weights_tells_settings_and_torn_downloads(tmp_path: Path, files: tuple[str, ...], lacking: bool) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert lacks_weights(tmp_path) is lacking
+    assert not lacks_weights(tmp_path, without=("unet",))

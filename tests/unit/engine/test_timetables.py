@@ -8,6 +8,7 @@ import pytest
 diffusers: Any = pytest.importorskip("diffusers")
 torch: Any = pytest.importorskip("torch")
 
+from bot.engine.families.base import random_walk  # noqa: E402
 from bot.engine.timetables import NotLinear, advance, read_timetable  # noqa: E402
 
 SD = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -26,6 +27,8 @@ LINEAR = [
     ("PNDMScheduler", {"skip_prk_steps": True}),
     ("KDPM2AncestralDiscreteScheduler", {}),
     ("DEISMultistepScheduler", {}),
+    ("LMSDiscreteScheduler", {}),
+    ("DPMSolverSDEScheduler", {"noise_sampler_seed": 2}),
 ]
 FLOW: list[tuple[str, dict[str, Any]]] = [("FlowMatchEulerDiscreteScheduler", {"shift": 3.0})]
 
@@ -55,10 +58,13 @@ def test_timetable_of_a_scheduler_draws_what_the_scheduler_draws(name: str, conf
         theirs = scheduler.step(model(given, float(timestep)), timestep, theirs, return_dict=False, **noise)[0]
 
     state = torch.zeros(1, table.state_size, 4, 6, 6)
-    state[:, 0], chance = start, torch.Generator().manual_seed(2)
+    state[:, 0], chance, walked = start, torch.Generator().manual_seed(2), None
     for turn in range(table.turns):
         output = model(state[:, 0] * table.input_scales[turn], float(table.timesteps[turn]))
         noise = torch.randn(start.shape, generator=chance) if table.noisy[turn] else torch.zeros_like(start)
+        if table.noisy[turn] and table.walk is not None and table.walk.spans[turn] is not None:
+            walked = walked or random_walk(table.walk, start.shape, 2)
+            noise = walked(*table.walk.spans[turn])
         state = advance(state, output, noise, table.updates[turn : turn + 1])
 
     assert float((state[:, 0] - theirs).abs().max()) <= 2e-5 * max(1.0, float(theirs.abs().max()))

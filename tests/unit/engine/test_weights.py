@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -114,7 +115,7 @@ def test_fetch_repository_with_pickles_only_is_refused(hub: FakeHub, tmp_path: P
 
 def test_fetch_full_disk_is_refused_before_any_weights(hub: FakeHub, tmp_path: Path) -> None:
     hub.add_folder("someone/tiny", POCKET)
-    with pytest.raises(ModelError, match=r"needs 0\.011 GB on disk and 0\.001 GB are free; make room"):
+    with pytest.raises(ModelError, match=r"needs 0\.008 GB on disk and 0\.001 GB are free; make room"):
         fetch(files_for(tmp_path, free_bytes=lambda _: 1_000_000))
     assert not any(asked.endswith(".safetensors") for asked in hub.asked)
 
@@ -139,6 +140,26 @@ def test_fetch_stopped_in_the_middle_is_not_local_and_can_be_resumed(hub: FakeHu
     go_on.set()
     fetch(files)
     assert files.is_local("tiny")
+
+
+def test_fetch_file_that_is_not_the_catalogues_is_refused_named_and_not_kept(hub: FakeHub, tmp_path: Path) -> None:
+    hub.add_folder("someone/tiny", POCKET)
+    name = "unet/diffusion_pytorch_model.safetensors"
+    digest = hashlib.sha256((POCKET / name).read_bytes()).hexdigest()
+    hub.repositories["someone/tiny"][name] += b"x"
+    files = files_for(tmp_path, f'{CATALOGUE}\n[models.tiny.sha256]\n"{name}" = "{digest}"\n')
+    with pytest.raises(ModelError, match=f"Tiny: .*{name} is not the file the models file means"):
+        fetch(files)
+    assert not files.is_local("tiny")
+    hub.repositories["someone/tiny"][name] = (POCKET / name).read_bytes()
+    fetch(files)
+    assert files.locate("tiny")[0].is_dir()
+
+
+def test_fetch_index_larger_than_any_is_refused_unread(hub: FakeHub, tmp_path: Path) -> None:
+    hub.repositories["someone/tiny"] = {"model_index.json": b" " * (2 << 20)}
+    with pytest.raises(ModelError, match="larger than a list of parts"):
+        fetch(files_for(tmp_path))
 
 
 def test_fetch_variant_takes_only_its_weights(hub: FakeHub, tmp_path: Path) -> None:

@@ -1,0 +1,126 @@
+"""One request in the engine: how far its pictures are, what it has cost, and its end. GPU thread."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from bot.catalogue import ModelSpec
+from bot.engine.base import Order
+from bot.engine.lanes import Lane
+from bot.errors import InvalidOutput, OutOfMemory
+from bot.generation import GenerationRequest, GenerationResult, Progress, RawPicture
+
+log = logging.getLogger(__name__)
+
+_ROUNDING = 1e-6
+
+
+@dataclass(slots=True, eq=False)
+class Drawing:
+    """An admitted order.
+
+    `request` is the order's with what its model does not take left out. `since`: since when it waits for its model, in the
+    engine's monotonic seconds. `todo`: pictures that no call of a pipeline has begun yet. Times are seconds of the GPU
+    thread, a shared pass being split by rows.
+    """
+
+    order: Order
+    spec: ModelSpec
+    request: GenerationRequest
+    arrived: int
+    since: float
+    todo: list[int]
+    prepared: bool = False
+    retried: bool = False
+    denoise_s: float = 0.0
+    other_s: float = 0.0
+    previews: int = 0
+    _pictures: dict[int, RawPicture] = field(default_factory=dict[int, RawPicture])
+    _shares: dict[int, float] = field(default_factory=dict[int, float])
+    _said: int = 0
+
+    @property
+    def member(self) -> object:
+        """Whose turns of the GPU it uses."""
+        return self.order.member
+
+    @property
+    def complete(self) -> bool:
+        """Whether all its pictures are drawn."""
+        return len(self._pictures) >= self.request.count
+
+    def reached(self, n: int, share: float) -> None:
+        """Note that picture `n` has taken this share of its steps, from 0 to 1."""
+        self._shares[n] = share
+
+    def tell(self, preview: Callable[[], RawPicture | None] | None = None) -> None:
+        """Tell the listener of another step that was asked for, of all pictures on average, once there is one."""
+        steps = self.request.num_inference_steps
+        step = int(sum(self._shares.values()) / self.request.count * steps + _ROUNDING)
+        if step <= self._said:
+            return
+        self._said = step
+        listener = self.order.listener
+        shown = _shown(preview) if preview is not None and listener.wants_preview() else None
+        self.previews += shown is not None
+        listener.on_progress(Progress(step, steps, shown))
+
+    def add(self, picture: RawPicture) -> None:
+        """Take a finished picture."""
+        self._pictures[picture.n] = picture
+        self.reached(picture.n, 1.0)
+        self.tell()
+
+    def finish(self, device: str, dtype: str) -> None:
+        """End the order with its pictures."""
+        pictures = tuple(self._pictures[n] for n in sorted(self._pictures))
+        self.order.finish(
+            GenerationResult(pictures, self.denoise_s, self.denoise_s + self.other_s, device, dtype),
+        )
+
+    def no_room(self) -> OutOfMemory:
+        """Say that the device has no room for it, even alone."""
+        return OutOfMemory(
+            f"{self.spec.name} has no room for {self.request.width}×{self.request.height} on this machine; "
+            "ask for a smaller size or a smaller model."
+        )
+
+    def no_room_for_model(self) -> OutOfMemory:
+        """Say that its model does not fit into the memory."""
+        return OutOfMemory(f"{self.spec.name} does not fit into this machine's memory; choose a smaller model.")
+
+
+def owners(lanes: Iterable[Lane]) -> list[Drawing]:
+    """List the requests that lanes are of, each once."""
+    return list(dict.fromkeys(lane.owner for lane in lanes))
+
+
+def _shown(preview: Callable[[], RawPicture | None]) -> RawPicture | None:
+    """Make a preview, which is never worth a failure: it is beside the step, and nobody's request may end with it."""
+    try:
+        return preview()
+    except Exception:
+        log.warning("a preview could not be made", exc_info=True)
+        return None
+
+
+def to_picture(spec: ModelSpec, image: Any, n: int, seed: int) -> RawPicture:
+    """Turn (height, width, 3) floats in [0, 1] into a picture. Raises InvalidOutput where they are not finite, or all black."""
+    import numpy as np
+
+    if not np.isfinite(image).all():
+        raise InvalidOutput(
+            f"{spec.name} gave a broken picture (not a number); try another seed, or a lower guidance. "
+            "If it happens often, the operator can set EASEL_DTYPE=fp32."
+        )
+    pixels = (np.asarray(image) * 255).round().clip(0, 255).astype(np.uint8)
+    if not pixels.any():
+        raise InvalidOutput(
+            f"{spec.name} gave a black picture; try another seed. "
+            "If it happens often, the operator can set EASEL_DTYPE=fp32."
+        )
+    height, width = pixels.shape[:2]
+    return RawPicture(n, seed, width, height, pixels.tobytes())

@@ -1,0 +1,142 @@
+"""The lanes of all requests: begun, taken step by step in formations, decoded together. GPU thread, in inference mode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from bot.engine.caches import Lru
+from bot.engine.drawings import Drawing
+from bot.engine.families.base import Conditioning, Family
+from bot.engine.lanes import Formation, Lane, new_lane
+from bot.engine.metrics import Meter
+from bot.engine.previews import finished_estimate
+from bot.engine.residents import Loaded
+from bot.engine.samplers import build_scheduler
+from bot.engine.timetables import Timetable, read_timetable
+from bot.generation import GenerationRequest, RawPicture
+
+if TYPE_CHECKING:
+    import torch
+
+PROMPTS_KEPT = 32
+TIMETABLES_KEPT = 64
+
+
+class LaneRoom:
+    """Where lanes are; a lane is in at most one formation, and there is one formation at a time."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.lanes: list[Lane] = []
+        self._meter = meter
+        self._formation: Formation | None = None
+        self._prompts: Lru[Conditioning] = Lru(PROMPTS_KEPT)
+        self._tables: Lru[Timetable] = Lru(TIMETABLES_KEPT)
+
+    def begin(self, drawing: Drawing, loaded: Loaded) -> None:
+        """Encode a request's prompts and make its lanes.
+
+        Raises NotLinear where its sampler has no timetable, RequestError where the model does not take it.
+        """
+        assert loaded.family is not None
+        request = drawing.request
+        table = self._table(loaded, request)
+        conditioning = self._conditioning(loaded, loaded.family, request)
+        self.lanes += [
+            new_lane(
+                loaded.family, table, conditioning, owner=drawing, member=drawing.member, n=n, seed=request.seed + n,
+                size=(request.width, request.height), model=loaded.spec.id, arrived=drawing.arrived,
+                guidance_until=request.guidance_end,
+            )
+            for n in drawing.todo
+        ]  # fmt: skip
+        drawing.todo = []
+
+    def of(self, drawing: Drawing) -> list[Lane]:
+        """A request's lanes."""
+        return [lane for lane in self.lanes if lane.owner is drawing]
+
+    def step(self, loaded: Loaded, lanes: Sequence[Lane]) -> None:
+        """Take these lanes, which share a key, one step on with one denoiser call; where it raises, they are as before."""
+        assert loaded.family is not None
+        formation = self._formation
+        if formation is None or formation.family is not loaded.family or not formation.fits(lanes):
+            self.dissolve()
+            formation = self._formation = Formation(loaded.family, lanes, loaded.network)
+        formation.step()
+
+    def preview(self, loaded: Loaded, lane: Lane) -> RawPicture | None:
+        """Picture what a lane that has just stepped is becoming; None where the model has no previews."""
+        formation = self._formation
+        if formation is None or lane not in formation.lanes:
+            return None
+        shown: torch.Tensor | None = formation.sample(lane)
+        last = formation.last(lane)
+        if not lane.done and last is not None:
+            timestep = float(lane.table.timesteps[lane.turn - 1])
+            shown = finished_estimate(loaded.scheduler, *last, timestep)
+        request: GenerationRequest = lane.owner.request
+        return None if shown is None else loaded.previewer.draw(shown, lane.seed, request.width, request.height)
+
+    def decode(self, loaded: Loaded, lanes: Sequence[Lane]) -> torch.Tensor:
+        """Make pictures of finished lanes of one size: (lanes, height, width, 3), float32 on [0, 1], on the CPU."""
+        import torch
+
+        assert loaded.family is not None
+        self.dissolve()
+        loaded.make_way()
+        request: GenerationRequest = lanes[0].owner.request
+        loaded.decoder.prepare(request.width, request.height)
+        latents = torch.cat([lane.state[0][None] for lane in lanes])
+        try:
+            return loaded.family.decode(latents, request.width, request.height)
+        finally:
+            loaded.make_way()
+
+    def remove(self, lanes: Sequence[Lane]) -> None:
+        """Take lanes out, finished or not."""
+        gone = {id(lane) for lane in lanes}
+        if self._formation is not None and any(id(lane) in gone for lane in self._formation.lanes):
+            self.dissolve()
+        self.lanes = [lane for lane in self.lanes if id(lane) not in gone]
+
+    def dissolve(self) -> None:
+        """Give the lanes of the formation their own tensors back, so that its model may be unloaded."""
+        if self._formation is not None:
+            formation, self._formation = self._formation, None
+            formation.dissolve()
+
+    def forget(self) -> None:
+        """Drop what is kept only to save time."""
+        self._prompts.clear()
+
+    def clear(self) -> None:
+        """Drop everything."""
+        self._formation = None
+        self.lanes = []
+        self.forget()
+
+    def _table(self, loaded: Loaded, request: GenerationRequest) -> Timetable:
+        assert loaded.family is not None
+        key = (loaded.spec.id, request.sampler, request.num_inference_steps, request.width, request.height)
+        table = self._tables.get(key)
+        if table is None:
+            scheduler: Any = build_scheduler(request.sampler, loaded.scheduler)
+            loaded.family.set_timesteps(scheduler, request)
+            table = read_timetable(scheduler)
+            self._tables.put(key, table)
+        return table
+
+    def _conditioning(self, loaded: Loaded, family: Family, request: GenerationRequest) -> Conditioning:
+        # All that any family puts into its words: SDXL and FLUX the size, FLUX and LCM the guidance.
+        key = (
+            loaded.spec.id, request.prompt, request.negative_prompt, request.guidance_scale, request.width, request.height,
+        )  # fmt: skip
+        known = self._prompts.get(key)
+        self._meter.prompt(loaded.spec.id, known=known is not None)
+        if known is not None:
+            return known
+        loaded.make_way()
+        conditioning = family.encode(request)
+        self._prompts.put(key, conditioning)
+        return conditioning
