@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-all lint bench clean
+.PHONY: help install run test test-all lint bench pocket clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,7 +19,7 @@ $(READY): requirements.txt | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-$(READY_DEV): requirements-dev.txt requirements.txt | $(VENV)/bin/python
+$(READY_DEV): requirements-dev.txt requirements-extra.txt requirements.txt | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@ $(READY)
 
@@ -39,8 +39,34 @@ test: lint ## lint, types, import rules, unit, SimCord and loopback tests
 test-all: lint ## the same with the long matrices
 	$(BIN)/pytest -n 2
 
-bench: $(READY_DEV) ## measure start, answers, overhead and memory
+.PHONY: fuzz
+fuzz: $(READY_DEV) ## look longer for input that breaks something
+	HYPOTHESIS_PROFILE=long $(BIN)/pytest --timeout=3600 tests/fuzz
+
+.PHONY: bench-engine
+# A GPU machine without a network is measured with its own torch: where its Python sees the GPU and has diffusers, no .venv is made.
+bench-engine: ## measure the engine against diffusers' own pipelines, one process
+	@if $(PYTHON) -c 'import diffusers, transformers, torch, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null; \
+	then exec $(PYTHON) -m bench.engine; \
+	else $(MAKE) --no-print-directory $(READY_DEV) && exec $(BIN)/python -m bench.engine; fi
+
+bench: $(READY_DEV) ## measure start, answers, overhead, memory, and the line with 10,000 waiting
 	$(BIN)/python -m bench
+
+.PHONY: soak
+soak: $(READY_DEV) ## 5,000 requests through the real process, to see what grows that should not
+	$(BIN)/python -m bench.soak
+
+.PHONY: crash reliability
+crash: $(READY_DEV) ## kill the process at every boundary, 200 times; CRASH="--iterations 20 --seed 7" chooses
+	$(BIN)/python -m tests.crash $(CRASH)
+
+reliability: $(READY_DEV) ## run the tests of the 51 fault cases and make their table in docs/reliability.md
+	-$(BIN)/pytest -m fault -n 2 --reliability=build/faults.json
+	$(BIN)/python -m tests.reliability build/faults.json
+
+pocket: $(READY_DEV) ## make the pocket models anew, on a GPU where there is one; stops and goes on
+	$(BIN)/python -m tools.pocket all
 
 clean: ## remove .venv and caches; data stays
 	rm -rf $(VENV) .pytest_cache .ruff_cache

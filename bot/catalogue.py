@@ -6,24 +6,52 @@ Pure: text in, dataclasses out. Who finds, fetches and loads the weights is `bot
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from bot.errors import ConfigError
 
 SIZE_MULTIPLE = 8
+MAX_SIDE_PX = 16_384
+MAX_STEPS = 1000
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+_BRANCH = re.compile(r"[A-Za-z0-9][\w./+-]{0,99}")
+_VARIANT = re.compile(r"[A-Za-z0-9]\w{0,31}")
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+
+
+DRAFT_SUFFIX = "+draft"
+GUIDED_IN_LANES = ("sd15", "sd21", "sdxl", "sd3")
+"""Families whose guidance is a second row that may be dropped before the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class DraftSpec:
+    """How a model draws drafts: its few-step weights and a tiny VAE, each a folder or file, and what goes with them.
+
+    Relative paths count from the catalogue's folder.
+    """
+
+    lora: str
+    steps: int
+    guidance: float
+    sampler: str
+    tiny_vae: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """One model of the catalogue.
 
-    `source` is a Hub id ("owner/name"), a folder or a `.safetensors` file; relative paths count from the
-    catalogue's folder. Sizes are pixels; `sizes` maps each aspect ("3:2") to (width, height), and every side is a
+    `source` is a Hub id ("owner/name"), a folder, a `.safetensors` file, or a `.gguf` file of the denoiser, whose other parts
+    are in `base`, a Hub id or a folder; relative paths count from the catalogue's folder. `quantization` is how the denoiser's
+    weights are stored: None as the dtype says, else one of QUANTIZATIONS. Sizes are pixels; `sizes` maps each aspect ("3:2") to (width, height), and every side is a
     multiple of `side_multiple`. `max_sequence_length` is how many tokens of the prompt are read; None leaves that to
-    the pipeline.
+    the pipeline. `sha256` are checksums in hexadecimal, by file inside the folder or repository; a single file's is
+    under "".
     """
 
     id: str
@@ -50,6 +78,26 @@ class ModelSpec:
     download_bytes: int | None = None
     side_multiple: int = SIZE_MULTIPLE
     max_sequence_length: int | None = None
+    draft: DraftSpec | None = None
+    guidance_end: float = 1.0
+    quantization: str | None = None
+    base: str | None = None
+    sha256: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def drafted(self) -> ModelSpec:
+        """Give the model as it draws drafts. Raises ValueError where it draws none."""
+        if self.draft is None:
+            raise ValueError(f"{self.id} draws no drafts")
+        samplers = tuple(dict.fromkeys((self.draft.sampler, *self.samplers)))
+        return replace(
+            self, steps=self.draft.steps, guidance=self.draft.guidance, sampler=self.draft.sampler, samplers=samplers,
+            guidance_end=1.0,
+        )  # fmt: skip
+
+    @property
+    def is_draft(self) -> bool:
+        """Whether this is the second entry of a model, that of its drafts, as `with_drafts` adds it."""
+        return self.id.endswith(DRAFT_SUFFIX)
 
     @property
     def default_size(self) -> tuple[int, int]:
@@ -57,6 +105,7 @@ class ModelSpec:
         return self.sizes.get("1:1") or next(iter(self.sizes.values()))
 
 
+QUANTIZATIONS = ("int8", "fp8", "gguf")
 ASPECTS = ("1:1", "3:2", "2:3", "4:3", "3:4", "16:9", "9:16")
 
 
@@ -83,14 +132,20 @@ class Catalogue:
         return spec
 
 
+def with_drafts(catalogue: Catalogue) -> Catalogue:
+    """Add an entry for the drafts of every model that has some: to the engine they are a model of their own."""
+    drafts = tuple(replace(m.drafted(), id=m.id + DRAFT_SUFFIX) for m in catalogue.models if m.draft is not None)
+    return replace(catalogue, models=(*catalogue.models, *drafts))
+
+
 def sizes_for(base_px: int, multiple: int) -> dict[str, tuple[int, int]]:
     """Give each aspect the size nearest to `base_px` squared pixels, sides rounded to `multiple`."""
     sizes: dict[str, tuple[int, int]] = {}
     for aspect in ASPECTS:
         across, down = (int(part) for part in aspect.split(":"))
         ratio = across / down
-        width = round(base_px * math.sqrt(ratio) / multiple) * multiple
-        height = round(base_px / math.sqrt(ratio) / multiple) * multiple
+        width = max(1, round(base_px * math.sqrt(ratio) / multiple)) * multiple
+        height = max(1, round(base_px / math.sqrt(ratio) / multiple)) * multiple
         sizes[aspect] = (width, height)
     return sizes
 
@@ -100,7 +155,8 @@ def parse_catalogue(text: str, *, origin: str, default: str | None = None) -> Ca
 
     Each `[models.ID]` table needs `name source family licence`, and may give `description base_px
     size_multiple sizes side_multiple min_side max_side max_pixels steps max_steps guidance max_guidance sampler samplers
-    negative_prompt licence_url gated revision variant download_gb max_sequence_length`.
+    negative_prompt licence_url gated revision variant download_gb max_sequence_length guidance_end draft_lora draft_steps
+    draft_guidance draft_sampler tiny_vae quantization base sha256`.
 
     Raises ConfigError naming `origin`, the model and the key.
     """
@@ -124,12 +180,16 @@ _KEYS = {
     "size_multiple": int, "sizes": dict, "side_multiple": int, "min_side": int, "max_side": int, "max_pixels": int, "steps": int,
     "max_steps": int, "guidance": (int, float), "max_guidance": (int, float), "sampler": str, "samplers": list,
     "negative_prompt": bool, "licence_url": str, "gated": bool, "revision": str, "variant": str,
-    "download_gb": (int, float), "max_sequence_length": int,
+    "download_gb": (int, float), "max_sequence_length": int, "guidance_end": (int, float), "draft_lora": str,
+    "draft_steps": int, "draft_guidance": (int, float), "draft_sampler": str, "tiny_vae": str, "quantization": str, "base": str,
+    "sha256": (str, dict),
 }  # fmt: skip
 
 
 def _parse_model(model_id: str, table: Any, origin: str) -> ModelSpec:
-    where = f"{origin}, model {model_id!r}"
+    where = f"{origin}, model {model_id[:80]!r}"
+    if not _ID.fullmatch(model_id) or ".." in model_id:
+        raise ConfigError(f"{where}: an id has letters, digits, and . _ + - between them, at most 64.")
     if not isinstance(table, dict):
         raise ConfigError(f"{where}: write it as a table, [models.{model_id}].")
     entry = cast("dict[str, Any]", table)
@@ -138,32 +198,133 @@ def _parse_model(model_id: str, table: Any, origin: str) -> ModelSpec:
         if kind is None:
             raise ConfigError(f"{where}: {key!r} is no key of a model; it takes {', '.join(_KEYS)}.")
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise ConfigError(f"{where}: {key} has the wrong type, got {value!r}.")
+            raise ConfigError(f"{where}: {key} has the wrong type, got {str(value)[:80]!r}.")
     for key in ("name", "source", "family", "licence"):
         if not entry.get(key):
             raise ConfigError(f"{where}: {key!r} is missing.")
+    _check_numbers(entry, where)
+    _check_names(entry, where)
     sampler = entry.get("sampler", "Default")
     samplers = tuple(str(s) for s in entry.get("samplers", [sampler]))
     if sampler not in samplers:
         samplers = (sampler, *samplers)
     if entry.get("max_sequence_length", 1) < 1:
         raise ConfigError(f"{where}: max_sequence_length is at least 1 token.")
+    _check_quantization(entry, where)
     side_multiple = _side_multiple(entry, where)
     sizes = _sizes(entry, side_multiple, where)
+    min_side = entry.get("min_side", 64)
     max_side = entry.get("max_side", max(max(size) for size in sizes.values()))
+    if math.ceil(min_side / side_multiple) > max_side // side_multiple:
+        raise ConfigError(
+            f"{where}: no multiple of {side_multiple} lies from min_side {min_side} to max_side {max_side}."
+        )
+    steps, guidance = entry.get("steps", 30), float(entry.get("guidance", 5.0))
     download = entry.get("download_gb")
     return ModelSpec(
         id=model_id, name=entry["name"], source=entry["source"], family=entry["family"], licence=entry["licence"],
-        description=entry.get("description", ""), sizes=sizes, min_side=entry.get("min_side", 64),
-        max_side=max_side, max_pixels=entry.get("max_pixels", max_side * max_side), steps=entry.get("steps", 30),
-        max_steps=entry.get("max_steps", 100), guidance=float(entry.get("guidance", 5.0)),
-        max_guidance=float(entry.get("max_guidance", 20.0)), sampler=sampler, samplers=samplers,
+        description=entry.get("description", ""), sizes=sizes, min_side=min_side,
+        max_side=max_side, max_pixels=entry.get("max_pixels", max_side * max_side), steps=steps,
+        max_steps=entry.get("max_steps", max(100, steps)), guidance=guidance,
+        max_guidance=float(entry.get("max_guidance", max(20.0, guidance))), sampler=sampler, samplers=samplers,
         negative_prompt=entry.get("negative_prompt", True), licence_url=entry.get("licence_url"),
         gated=entry.get("gated", False), revision=entry.get("revision"), variant=entry.get("variant"),
         download_bytes=None if download is None else int(download * 1e9),
         side_multiple=side_multiple,
-        max_sequence_length=entry.get("max_sequence_length"),
+        max_sequence_length=entry.get("max_sequence_length"), quantization=entry.get("quantization"), base=entry.get("base"),
+        draft=_draft(entry, sampler, where),
+        guidance_end=_guidance_end(entry, where),
+        sha256=_checksums(entry, where),
     )  # fmt: skip
+
+
+def _draft(entry: dict[str, Any], sampler: str, where: str) -> DraftSpec | None:
+    keys = ("draft_steps", "draft_guidance", "draft_sampler", "tiny_vae")
+    if not entry.get("draft_lora"):
+        if alone := [key for key in keys if key in entry]:
+            raise ConfigError(
+                f"{where}: {alone[0]} is for drafts, which need draft_lora: a folder or .safetensors file."
+            )
+        return None
+    steps, guidance = entry.get("draft_steps", 4), float(entry.get("draft_guidance", 1.0))
+    if not 1 <= steps <= entry.get("max_steps", 100):
+        raise ConfigError(f"{where}: draft_steps goes from 1 to max_steps, got {steps}.")
+    if not 0 <= guidance <= entry.get("max_guidance", 20.0):
+        raise ConfigError(f"{where}: draft_guidance goes from 0 to max_guidance, got {guidance:g}.")
+    return DraftSpec(
+        entry["draft_lora"], steps, guidance, entry.get("draft_sampler", sampler), entry.get("tiny_vae") or None
+    )
+
+
+def _guidance_end(entry: dict[str, Any], where: str) -> float:
+    end = float(entry.get("guidance_end", 1.0))
+    if not 0 < end <= 1:
+        raise ConfigError(f"{where}: guidance_end is a share of the steps, above 0 and at most 1, got {end:g}.")
+    if end < 1 and entry["family"] not in GUIDED_IN_LANES:
+        raise ConfigError(
+            f"{where}: guidance_end is for the families {', '.join(GUIDED_IN_LANES)}, not {entry['family']}."
+        )
+    return end
+
+
+def _check_quantization(entry: dict[str, Any], where: str) -> None:
+    quantization = entry.get("quantization")
+    if quantization is not None and quantization not in QUANTIZATIONS:
+        raise ConfigError(f"{where}: quantization is one of {', '.join(QUANTIZATIONS)}, not {quantization!r}.")
+    is_gguf = entry["source"].lower().endswith(".gguf")
+    if is_gguf != (quantization == "gguf"):
+        raise ConfigError(f'{where}: quantization = "gguf" and a source that ends in .gguf go together.')
+    if is_gguf and not entry.get("base"):
+        raise ConfigError(
+            f"{where}: a .gguf file holds the denoiser alone; base names the model with the other parts, a Hub id or a folder."
+        )
+    if not is_gguf and "base" in entry:
+        raise ConfigError(f"{where}: base is for a source that ends in .gguf.")
+
+
+_NUMBERS: dict[str, tuple[float, float]] = {
+    "base_px": (8, MAX_SIDE_PX), "size_multiple": (-MAX_SIDE_PX, MAX_SIDE_PX), "side_multiple": (-MAX_SIDE_PX, MAX_SIDE_PX),
+    "min_side": (1, MAX_SIDE_PX), "max_side": (1, MAX_SIDE_PX), "max_pixels": (1, MAX_SIDE_PX**2), "steps": (1, MAX_STEPS),
+    "max_steps": (1, MAX_STEPS), "guidance": (0, 1000), "max_guidance": (0, 1000), "download_gb": (0, 1e6),
+    "max_sequence_length": (-(2**31), 2**31),
+}  # fmt: skip
+
+
+def _check_numbers(entry: Mapping[str, Any], where: str) -> None:
+    # TOML knows inf, nan and numbers of any length.
+    for key, (low, high) in _NUMBERS.items():
+        value = entry.get(key, low)
+        if not low <= value <= high:
+            raise ConfigError(f"{where}: {key} is a number from {low:g} to {high:g}.")
+    for key, highest, default in (("steps", "max_steps", 30), ("guidance", "max_guidance", 5.0)):
+        if highest in entry and entry.get(key, default) > entry[highest]:
+            raise ConfigError(f"{where}: {key} is more than {highest}.")
+
+
+def _check_names(entry: Mapping[str, Any], where: str) -> None:
+    """Refuse names that would lead out of a folder: of these, paths are made."""
+    revision, variant = entry.get("revision"), entry.get("variant")
+    if revision is not None and (not _BRANCH.fullmatch(revision) or ".." in revision):
+        raise ConfigError(f"{where}: revision is a branch, tag or commit, not {revision[:80]!r}.")
+    if variant is not None and not _VARIANT.fullmatch(variant):
+        raise ConfigError(f"{where}: variant is a word as in the file names, like fp16, not {variant[:80]!r}.")
+
+
+def _checksums(entry: Mapping[str, Any], where: str) -> dict[str, str]:
+    given = entry.get("sha256", {})
+    single = entry["source"].lower().endswith((".safetensors", ".gguf"))
+    if isinstance(given, str) != single and given != {}:
+        kind = "one text, for a single file" if single else "a table of file = checksum, for a folder or repository"
+        raise ConfigError(f"{where}: sha256 is {kind}.")
+    sums = {"": given} if isinstance(given, str) else cast("dict[str, Any]", given)
+    for name, digest in sums.items():
+        if name.startswith("/") or "\\" in name or ".." in name.split("/"):
+            raise ConfigError(f"{where}: sha256 names {name[:80]!r}, which is no file inside the model.")
+        if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
+            raise ConfigError(
+                f"{where}: sha256 of {name[:80]!r} is 64 hexadecimal digits, as `sha256sum FILE` prints them."
+            )
+    return {name: str(digest).lower() for name, digest in sums.items()}
 
 
 def _side_multiple(entry: dict[str, Any], where: str) -> int:
@@ -187,8 +348,9 @@ def _sizes(entry: dict[str, Any], side_multiple: int, where: str) -> dict[str, t
         if not (isinstance(pair, list) and len(cast("list[Any]", pair)) == 2):
             raise ConfigError(f"{where}: sizes.{aspect} is [width, height].")
         width, height = cast("list[Any]", pair)
-        if not all(isinstance(side, int) and side > 0 and side % side_multiple == 0 for side in (width, height)):
-            raise ConfigError(f"{where}: sizes.{aspect} needs multiples of {side_multiple}, got {pair!r}.")
+        sides = cast("list[Any]", pair)
+        if not all(type(s) is int and 0 < s <= MAX_SIDE_PX and s % side_multiple == 0 for s in sides):
+            raise ConfigError(f"{where}: sizes.{aspect} needs multiples of {side_multiple}, got {str(sides)[:80]}.")
         sizes[aspect] = (width, height)
     if not sizes:
         raise ConfigError(f"{where}: sizes is empty.")

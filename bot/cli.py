@@ -1,4 +1,4 @@
-"""The shell: `python -m bot run|demo|generate|doctor|models`. Errors are one sentence and exit code 1."""
+"""The shell: `python -m bot run|demo|generate|doctor|models|verify`. Errors are one sentence and an exit code of `bot/exits.py`."""
 
 from __future__ import annotations
 
@@ -12,15 +12,21 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from bot import __version__
 from bot.catalogue import ASPECTS, Catalogue, ModelSpec
-from bot.config import Settings, read_environment
+from bot.config import Settings, open_to_others, read_environment
 from bot.errors import EaselError, RequestError
-from bot.generation import FetchProgress, GenerationOptions, GenerationRequest, Progress
+from bot.exits import EXIT_FAILED, exit_code
+from bot.generation import QUALITIES, FetchProgress, GenerationOptions, GenerationRequest, Progress
+from bot.logs import know_secrets, redact
 
 if TYPE_CHECKING:
     from bot.library import Studio
 
 INTERRUPTED = 130
 DEFAULT_PORT = 8765
+VERIFY = (
+    "Say what a picture file tells of who made it. The exit code is 0 where this Easel signed it and it is unchanged, 2 where "
+    "it carries marks that prove nothing, 3 where its credentials are broken, 4 where it carries none, 1 where it cannot be read."
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -33,9 +39,11 @@ def main(arguments: Sequence[str]) -> int:
     try:
         options = build_parser().parse_args(list(arguments))
         settings = read_environment(os.environ)
+        know_secrets((settings.discord_token, settings.hf_token))
+        _warn_of_readers(options.command)
         return int(_COMMANDS[options.command or "default"](settings, options))
     except EaselError as error:
-        return _fail(str(error))
+        return _fail(str(error), exit_code(error))
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return INTERRUPTED
@@ -46,6 +54,13 @@ def main(arguments: Sequence[str]) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}.")
+
+
+def _warn_of_readers(command: str | None) -> None:
+    """Say where `.env` lies open to others; `doctor` has a line of its own for it."""
+    found = None if command == "doctor" else open_to_others(Path(".env"))
+    if found is not None:
+        print(f"easel: {found}", file=sys.stderr)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -63,6 +78,8 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--port", type=int, default=DEFAULT_PORT, help=f"where the page is served ({DEFAULT_PORT})")
     _add_generate(commands)
     commands.add_parser("doctor", help="check token, GPU, disk, models and database", allow_abbrev=False)
+    verify = commands.add_parser("verify", help="say who made a picture file", description=VERIFY, allow_abbrev=False)
+    verify.add_argument("file", metavar="FILE", help="a PNG, JPEG or WebP picture")
     models = commands.add_parser("models", help="list the catalogue, or download a model", allow_abbrev=False)
     actions = models.add_subparsers(dest="action", metavar="ACTION", parser_class=_Parser)
     fetch = actions.add_parser("fetch", help="download a model ahead of time", allow_abbrev=False)
@@ -103,6 +120,11 @@ def _add_generate(commands: Any) -> None:
     option("guidance", type=float, metavar="X", help="how closely the prompt is followed")
     option("seed", type=int, metavar="N", help="the same seed gives the same picture; left out, one is made up")
     option("sampler", metavar="NAME", help="one of the model's samplers")
+    option(
+        "quality",
+        metavar="NAME",
+        help=f"{' or '.join(QUALITIES)}: draft is quick and rough, where the model has drafts",
+    )
     option("private", action="store_true", help="write files that only you can read (mode 600)")
     option("spoiler", action="store_true", help="begin file names with SPOILER_, which Discord shows blurred")
 
@@ -160,6 +182,7 @@ def _options(options: argparse.Namespace, prompt: str, seed: int) -> GenerationO
         prompt, negative_prompt=options.negative_prompt, model=options.model, aspect=options.aspect,
         width=options.width, height=options.height, count=options.count, steps=options.steps,
         guidance=options.guidance, seed=seed, sampler=options.sampler, private=options.private, spoiler=options.spoiler,
+        quality=options.quality,
     )  # fmt: skip
 
 
@@ -239,8 +262,7 @@ def _draw(
 ) -> None:
     from tqdm import tqdm
 
-    from bot.files.encode import encode_png
-
+    marker = studio.marker  # a broken certificate stops it before anything is drawn
     with tqdm(total=sum(r.num_inference_steps for r in requests), desc="starting", unit="step", file=sys.stderr) as bar:
         listener = _Bar(bar)
 
@@ -253,7 +275,7 @@ def _draw(
             result = studio.draw(request, listener, fetching)
             for picture, path in zip(result.pictures, files, strict=True):
                 marks = studio.marks(request, picture, result)
-                _write(path, encode_png(picture, marks.chunks, marks.xmp), private=private)
+                _write(path, marker.png(picture, marks, title=path.name), private=private)
                 with bar.external_write_mode(file=sys.stdout):
                     print(path)
 
@@ -275,6 +297,13 @@ def _doctor(settings: Settings, options: argparse.Namespace) -> int:
 
     _quiet(settings)
     return run_doctor(settings)
+
+
+def _verify(settings: Settings, options: argparse.Namespace) -> int:
+    from bot.verify import run_verify
+
+    _quiet(settings)
+    return run_verify(settings, Path(options.file))
 
 
 def _models(settings: Settings, options: argparse.Namespace) -> int:
@@ -345,9 +374,9 @@ def _quiet(settings: Settings) -> None:
         logging.getLogger("bot").setLevel(logging.CRITICAL)
 
 
-def _fail(sentence: str) -> int:
-    print(f"easel: {sentence}", file=sys.stderr)
-    return 1
+def _fail(sentence: str, code: int = EXIT_FAILED) -> int:
+    print(f"easel: {redact(sentence)}", file=sys.stderr)
+    return code
 
 
 _COMMANDS = {
@@ -356,5 +385,6 @@ _COMMANDS = {
     "generate": _generate,
     "doctor": _doctor,
     "models": _models,
+    "verify": _verify,
     "default": _run_or_demo,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,18 +12,26 @@ import aiohttp
 import discord
 from discord import app_commands
 from discord.ext import commands
+from discord.http import Route
 
 from bot.errors import ConfigError, EaselError
-from bot.ui.answers import answer_error, guarded
+from bot.gateway import IdentifyGap, IdentifyLater, StartLimit, read_start_limit
+from bot.ui.answers import answer_error, guarded, whisper
 from bot.ui.buttons import BUTTONS
 from bot.ui.house import House
+from bot.ui.media import shows_button
 from bot.ui.submit import FORM_ID, form_submitted
 
 log = logging.getLogger(__name__)
 
-EXTENSIONS = ("cogs.imagine", "cogs.queue", "cogs.models", "cogs.history", "cogs.info", "cogs.help")
+EXTENSIONS = ("cogs.imagine", "cogs.queue", "cogs.models", "cogs.history", "cogs.info", "cogs.privacy", "cogs.help")
+
+OUTDATED = "This button was made by another version of the bot, and nothing answers to it now. Ask for it anew."
+
+MOVED_ON = "That button has just gone: the request has moved on. Look at its message again."
 
 REGISTER_AGAIN_S = (1.0, 5.0, 15.0)
+ASK_LIMIT_S = 10.0
 
 SCOPES = ("bot", "applications.commands")
 PERMISSIONS = discord.Permissions(
@@ -53,20 +62,25 @@ class EaselClient(commands.Bot):
 
     house: House
 
-    def __init__(self, *, sync_guild: int | None = None) -> None:
+    def __init__(self, *, sync_guild: int | None = None, http_trace: aiohttp.TraceConfig | None = None) -> None:
+        """`http_trace` watches every exchange with Discord's REST API."""
         super().__init__(
             command_prefix=(),
             help_command=None,
             intents=discord.Intents(guilds=True),
             tree_cls=EaselTree,
             allowed_mentions=discord.AllowedMentions.none(),
-            allowed_contexts=app_commands.AppCommandContext(guild=True, dm_channel=True, private_channel=False),
-            allowed_installs=app_commands.AppInstallationType(guild=True, user=False),
+            allowed_contexts=app_commands.AppCommandContext(guild=True, dm_channel=True, private_channel=True),
+            allowed_installs=app_commands.AppInstallationType(guild=True, user=True),
             max_messages=None,
+            http_trace=http_trace,  # pyright: ignore[reportArgumentType]  # discord.py's default is None
         )
         self._sync_guild = sync_guild
+        self._templates: list[re.Pattern[str]] = []
         self.before_commands: Any = None
         """An awaitable function that runs before the commands are registered; the builder sets it."""
+        self.identify_gap = IdentifyGap()
+        self._socket: Any = None
 
     async def setup_hook(self) -> None:
         """Start what stands below, load the cogs, register commands where Discord's differ. Raises EaselError."""
@@ -111,8 +125,53 @@ class EaselClient(commands.Bot):
         log.info("commands registered (%d)", len(ours))
         return True
 
+    async def connect(self, *, reconnect: bool = True) -> None:
+        """Hold the gateway as discord.py does, but never spend the last IDENTIFYs of the day in a storm of restarts."""
+        open_socket = self.http.ws_connect
+
+        async def remembered(*args: Any, **kwargs: Any) -> Any:
+            self._socket = await open_socket(*args, **kwargs)
+            return self._socket
+
+        self.http.ws_connect = remembered
+        while True:
+            limit = await self._start_limit()
+            if limit is not None and limit.wait_s > 0:
+                log.warning(
+                    "only %d of today's %d connections to Discord are left, the next one is made in %.0f s; drawing goes on",
+                    limit.remaining, limit.total, limit.wait_s,
+                )  # fmt: skip
+                await asyncio.sleep(limit.wait_s)
+            try:
+                await super().connect(reconnect=reconnect)
+                return
+            except IdentifyLater:
+                # discord.py knows nothing of giving up here: its socket would stay open, and its thread would keep it so.
+                await self._socket.close()
+
+    async def before_identify_hook(self, shard_id: int | None, *, initial: bool = False) -> None:
+        """Wait before identifying anew, the longer the more often it was in vain. Raises IdentifyLater."""
+        wait_s = self.identify_gap.next_s()
+        if initial:
+            return
+        limit = await self._start_limit()
+        if limit is not None and limit.wait_s > 0:
+            raise IdentifyLater
+        log.info("Discord ended the session; a new one in %.0f s", wait_s)
+        await asyncio.sleep(wait_s)
+
+    async def _start_limit(self) -> StartLimit | None:
+        """Ask how many IDENTIFYs are left; None where Discord does not say, which must not keep the bot away."""
+        try:
+            async with asyncio.timeout(ASK_LIMIT_S):
+                return read_start_limit(await self.http.request(Route("GET", "/gateway/bot")))
+        except (discord.HTTPException, aiohttp.ClientError, OSError, KeyError, TypeError, ValueError) as error:
+            log.info("Discord did not say how many connections are left: %r", error)
+            return None
+
     async def on_ready(self) -> None:
         """Say who we are."""
+        self.identify_gap.taken()
         log.info("ready as %s in %d servers", self.user, len(self.guilds))
 
     async def on_interaction(self, interaction: discord.Interaction[Any]) -> None:
@@ -123,6 +182,20 @@ class EaselClient(commands.Bot):
             match = FORM_ID.fullmatch(custom_id)
             if match is not None:
                 await guarded(interaction, form_submitted(interaction, match["job"]))
+        elif interaction.type is discord.InteractionType.component:
+            if not self._answers(custom_id):
+                await guarded(interaction, whisper(interaction, OUTDATED))
+            elif interaction.message is not None and not shows_button(interaction.message, custom_id):
+                # Pressed in the moment it went: discord.py drops such a press without a word.
+                await guarded(interaction, whisper(interaction, MOVED_ON))
+
+    def _answers(self, custom_id: str) -> bool:
+        return any(template.fullmatch(custom_id) for template in self._templates)
+
+    def add_dynamic_items(self, *items: type[discord.ui.DynamicItem[Any]]) -> None:
+        """Add buttons and selects, and remember what they answer to, so that a press on anything else is answered too."""
+        super().add_dynamic_items(*items)
+        self._templates += [item.__discord_ui_compiled_template__ for item in items]
 
     async def on_message(self, message: discord.Message, /) -> None:
         """Ignore messages: the bot reads interactions only."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -42,6 +44,10 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     return parse
 
 
+def _switch(value: str) -> bool:
+    return {"on": True, "off": False}[_one_of("on", "off")(value)]
+
+
 def _integer(low: int, high: int) -> Callable[[str], int]:
     def parse(value: str) -> int:
         number = int(value)
@@ -57,6 +63,17 @@ def _hosts(value: str) -> tuple[str, ...]:
     if any("/" in host or " " in host for host in hosts):
         raise ValueError
     return hosts
+
+
+LEVERS = ("channels_last", "fused", "cudnn", "compile", "graphs")
+"""What makes a denoiser faster: `bot/engine/levers.py` says what each does."""
+
+
+def _levers(value: str) -> str:
+    names = [name.strip().lower().replace("-", "_") for name in value.split(",")]
+    if names not in (["auto"], ["none"]) and not set(names) <= set(LEVERS):
+        raise ValueError
+    return ",".join(names)
 
 
 def _setting(
@@ -93,18 +110,32 @@ class Settings:
         "EASEL_DEVICE", _one_of("auto", "cuda", "mps", "cpu"), "auto, cuda, mps or cpu", "What draws.", "auto")
     dtype: str = _setting(
         "EASEL_DTYPE", _one_of("auto", "fp32", "fp16", "bf16"), "auto, fp32, fp16 or bf16", "The number format of the weights.", "auto")
+    levers: str = _setting(
+        "EASEL_LEVERS", _levers, f"auto, none, or some of {', '.join(LEVERS)}, with commas between", "What makes the denoiser faster; auto is channels_last for UNets.", "auto")
     max_batch: int = _setting(
         "EASEL_MAX_BATCH", _integer(1, 64), "a whole number from 1 to 64", "Pictures drawn in one denoiser call.", 4)
+    model_quantum_s: int = _setting(
+        "EASEL_MODEL_QUANTUM_S", _integer(0, 3600), "a whole number from 0 to 3600", "How long others may keep the GPU before a request for another model gets its turn, in seconds.", 30)
     log_level: str = _setting(
         "EASEL_LOG_LEVEL", _one_of("debug", "info", "warning", "error"), "debug, info, warning or error", "How much is logged.", "info")
     log_format: str = _setting(
         "EASEL_LOG_FORMAT", _one_of("text", "json"), "text or json", "How it is logged.", "text")
+    c2pa_cert: Path | None = _setting(
+        "EASEL_C2PA_CERT", _path, "a PEM file, the signing certificate first", "The certificate pictures are signed with, instead of the one made in the data directory.")
+    c2pa_key: Path | None = _setting(
+        "EASEL_C2PA_KEY", _path, "a PEM file without a password", "The private key of EASEL_C2PA_CERT.")
+    watermark: bool = _setting(
+        "EASEL_WATERMARK", _switch, "on or off", "Whether pictures get an invisible watermark too, which survives losing what the file says.", False)
+    adult_pictures: str = _setting(
+        "EASEL_ADULT_PICTURES", _one_of("age-restricted", "never"), "age-restricted or never", "Where pictures that the classifier takes for adult are shown and taken as input.", "age-restricted")
     sync_guild: int | None = _setting(
         "EASEL_SYNC_GUILD", _integer(1, 2**63 - 1), "a server id", "Register the commands in this one server, at once; for development.")
     max_attempts: int = _setting(
         "EASEL_MAX_ATTEMPTS", _integer(1, 10), "a whole number from 1 to 10", "How often a request that takes the process down with it is tried.", 3)
     keep_days: int = _setting(
         "EASEL_KEEP_DAYS", _integer(1, 3650), "a whole number from 1 to 3650", "How long finished requests and their pictures are kept, in days.", 30)
+    budget_megapixel_steps: int = _setting(
+        "EASEL_BUDGET_MEGAPIXEL_STEPS", _integer(0, 10**9), "a whole number from 0 to 1000000000", "What a member may draw a day (UTC), in megapixel-steps: megapixels times steps times pictures. 0 is no limit.", 0)
     # fmt: on
 
     @property
@@ -147,3 +178,20 @@ def read_environment(environ: Mapping[str, str], dotenv: Path | None = Path(".en
                 f"{dotenv} cannot be read: {error}. Write it as plain text, one NAME=value a line."
             ) from None
     return read_settings({**stored, **environ})
+
+
+def open_to_others(dotenv: Path) -> str | None:
+    """Say in a sentence that others on this machine can read or change `.env`, and how to mend it; None where not.
+
+    Only where it holds a secret, and not on Windows, whose folders of users are closed to each other.
+    """
+    if os.name != "posix" or not dotenv.is_file():
+        return None
+    mode = dotenv.stat().st_mode
+    if not mode & (stat.S_IRWXG | stat.S_IRWXO):
+        return None
+    secrets = {cast("Mapping[str, Any]", item.metadata)["name"] for item in fields(Settings) if item.metadata["secret"]}
+    if not any(value for key, value in dotenv_values(dotenv).items() if key in secrets):
+        return None
+    does = "change" if mode & (stat.S_IWGRP | stat.S_IWOTH) else "read"
+    return f"other users of this machine can {does} {dotenv}, which holds secrets. Close it: chmod 600 {dotenv}"

@@ -2,35 +2,47 @@
 
 Events arrive on the event loop from a task of the service. Each request has one following task, so its edits are in
 order; progress edits keep `EDIT_INTERVAL_S` between them, the final one waits for nothing. How a message is reached
-(interaction token, then the bot itself, then elsewhere) is `bot/ui/messenger.py`'s knowledge.
+(interaction token, then the bot itself, then elsewhere) is `bot/ui/messenger.py`'s knowledge, how many messages a result
+takes `bot/posting.py`'s. While Discord is down, ends wait as they are recorded, and go out at a pace when it is back.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import discord
 from discord import ui
 
-from bot.errors import EaselError, JobNotFound
-from bot.generation import Job, JobStatus, PictureFile, PostedTo
+from bot.errors import EaselError, JobNotFound, StorageError
+from bot.generation import Job, JobStatus, PictureFile, Post, PostedTo
+from bot.moderation import ADULT_BY_DEFAULT, AdultPolicy
+from bot.posting import Poster
 from bot.scheduling.events import Cancelled, Drawing, Failed, Fetching, JobEvent, Queued, QueueMoved, Rendered
 from bot.scheduling.patience import Patience
 from bot.scheduling.service import GenerationService
+from bot.transport import Transport, jittered
 from bot.ui import cards
-from bot.ui.messenger import Attachment, Messenger, Undeliverable
+from bot.ui.messenger import Attachment, Messenger, Unanswered, Undeliverable
 
 log = logging.getLogger(__name__)
 
 EDIT_INTERVAL_S = 2.0
 NEAR_THE_FRONT = 5
-"""Further back than this, a message is edited the more seldom the further: its place matters less, and there are many."""
+"""Further back than this, a message is edited the more seldom the further: its place matters less, and there are many.
+
+In proportion, so that 10,000 of them take 23 edits a second together (a harmonic sum), and Discord's 50 are not used up."""
 NOTIFY_AFTER_S = 60.0
 END_AGAIN_S = (2.0, 10.0, 60.0, 300.0)
+UNANSWERED_AGAIN_S = (5.0, 15.0, 60.0, *(300.0 for _ in range(12)))
+"""Where Discord fails for one message alone, about an hour; while all of it is down the tries do not count."""
+PACE_S = 0.05
+BURST = 20
 LATE_EDIT_INTERVAL_S = 60.0
 """Without its token a message is edited by the bot itself, on a budget that the whole channel shares."""
 
@@ -55,6 +67,27 @@ class _Card:
             self.news.set_result(None)
 
 
+class Pace:
+    """Lets `burst` pass at once, then one every `every_s`: what piled up must not go out in one moment."""
+
+    def __init__(
+        self, patience: Patience, *, every_s: float = PACE_S, burst: int = BURST,
+        tick: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self._patience = patience
+        self._every_s = every_s
+        self._burst_s = every_s * burst
+        self._tick = tick
+        self._due = 0.0
+
+    async def turn(self) -> None:
+        """Wait for one's turn."""
+        now = self._tick()
+        self._due = max(self._due, now - self._burst_s) + self._every_s
+        if self._due > now:
+            await self._patience.sleep(self._due - now, "its turn to be posted")
+
+
 class Delivery:
     """Follows every unfinished request and keeps its message true. Event loop only."""
 
@@ -65,13 +98,20 @@ class Delivery:
         *,
         patience: Patience,
         clock: Callable[[], datetime],
+        adult: AdultPolicy = ADULT_BY_DEFAULT,
+        transport: Transport | None = None,
         edit_interval_s: float = EDIT_INTERVAL_S,
         notify_after_s: float = NOTIFY_AFTER_S,
     ) -> None:
+        """`transport` says when Discord may be called; None where it always may, as in the demo."""
         self._messenger = messenger
+        self._poster = Poster(messenger, service)
+        self._transport = transport
+        self._pace = Pace(patience)
         self._service = service
         self._patience = patience
         self._clock = clock
+        self._adult = adult
         self._edit_interval_s = edit_interval_s
         self._notify_after_s = notify_after_s
         self._cards: dict[str, _Card] = {}
@@ -148,21 +188,44 @@ class Delivery:
             if await self._patience.wait_first(card.ended, self._due_in(card), "the next edit of a message"):
                 break
             await self._show_progress(card)
-        for delay_s in (*END_AGAIN_S, None):
+        await self._see_through(card.job.id, lambda: self._end(card, card.ended.result()), card.ended.result())
+
+    async def _see_through(self, job_id: str, show: Callable[[], Awaitable[None]], event: Last) -> None:
+        """Show an end, however often that takes: it is edits and notes that can be repeated."""
+        unanswered, unexpected = iter(UNANSWERED_AGAIN_S), iter(END_AGAIN_S)
+        while True:
+            await self._may_post()
             try:
-                await self._end(card, card.ended.result())
+                await show()
                 return
+            except Unanswered as error:
+                if self._transport is not None and self._transport.down:
+                    continue  # not this message's fault
+                delay_s = next(unanswered, None)
+                log.warning("the end of request %s could not be shown: %s", job_id, error)
+            except StorageError as error:
+                # A database that was locked may be free again.
+                delay_s = next(unexpected, None)
+                log.error("the end of request %s could not be shown: %s", job_id, error)
             except Exception:
-                # Showing an end is edits and notes that can be repeated; a database that was locked may be free again.
-                if delay_s is None:
-                    raise
-                log.exception("the end of request %s could not be shown, again in %g s", card.job.id, delay_s)
-                await self._patience.sleep(delay_s, "another try to show an end")
+                delay_s = next(unexpected, None)
+                log.exception("the end of request %s could not be shown", job_id)
+            if delay_s is None:
+                if isinstance(event, Rendered):
+                    await self._service.mark_posted(job_id, PostedTo.KEPT, None)
+                return
+            await self._patience.sleep(jittered(delay_s), "another try to show an end")
+
+    async def _may_post(self) -> None:
+        """Wait while Discord is down or calls are held back, then for a turn."""
+        if self._transport is not None:
+            await self._patience.wait(self._transport.ready(), "Discord to be back")
+        await self._pace.turn()
 
     def _due_in(self, card: _Card) -> float:
         if card.shown_at is None:
             return 0.0
-        further = min(max(1.0, card.position / NEAR_THE_FRONT), 5.0)
+        further = max(1.0, card.position / NEAR_THE_FRONT)
         interval_s = self._edit_interval_s * further
         if not self._messenger.token_lives(card.job):
             interval_s = max(interval_s, LATE_EDIT_INTERVAL_S)
@@ -175,7 +238,7 @@ class Delivery:
         card.shown, card.shown_at = content, self._clock()
         try:
             message_id = await self._messenger.update(card.job, view, files)
-        except (discord.HTTPException, Undeliverable) as error:
+        except (discord.HTTPException, Undeliverable, Unanswered) as error:
             # Progress is a courtesy: the result finds its own way.
             log.info("progress of request %s could not be shown: %s", card.job.id, error)
             return
@@ -239,17 +302,12 @@ class Delivery:
         if claimed is None:
             await self._show_cancelled(job)
             return
-        shown = [file for file in job.files if not file.flagged or job.origin.age_restricted]
+        adult = self._adult.allows(age_restricted=job.origin.age_restricted)
+        shown = [file for file in job.files if adult or not file.flagged]
         if not shown:
             await self._withhold(job)
             return
-        try:
-            files = [Attachment(file.file_name, await self._service.read_picture(file)) for file in shown]
-        except (OSError, EaselError):
-            log.exception("the files of request %s cannot be read", job.id)
-            await self._give_up(job, "The pictures were drawn, but their files are gone from the disk.", PostedTo.KEPT)
-            return
-        await self._deliver(job, shown, files)
+        await self._deliver(job, shown)
 
     async def _show_cancelled(self, job: Job) -> None:
         """Show that a cancel won in the last moment; its event came when the end was settled already."""
@@ -264,13 +322,30 @@ class Delivery:
         """Delete the message that shows a result."""
         await self._messenger.erase(job)
 
-    async def _deliver(self, job: Job, shown: list[PictureFile], files: list[Attachment]) -> None:
-        view = cards.result(job, self._service.catalogue.name_of(job.request.model), shown)
+    async def erase_more(self, job: Job) -> None:
+        """Delete the messages beyond the first of a result that took several."""
+        await self._poster.erase_more(job)
+
+    async def withdraw(self, job: Job, more: Sequence[Post] = ()) -> bool:
+        """Stop following a request that is erased, and delete its messages in any state, `more` being those beyond the first.
+
+        Whether the first is gone.
+        """
+        self.forget(job.id)
+        for post in more:
+            await self._messenger.erase_part(job, post)
+        return await self._messenger.withdraw(job)
+
+    async def _deliver(self, job: Job, shown: list[PictureFile]) -> None:
         try:
-            where, message_id = await self._messenger.deliver(job, view, files)
+            where, message_id = await self._poster.show(job, shown)
         except Undeliverable as error:
             log.warning("request %s could not be delivered, it is kept: %s", job.id, error)
             await self._give_up(job, f"{error} They wait for you in `/history`.", PostedTo.KEPT)
+            return
+        except (OSError, JobNotFound):
+            log.exception("the files of request %s cannot be read", job.id)
+            await self._give_up(job, "The pictures were drawn, but their files are gone from the disk.", PostedTo.KEPT)
             return
         await self._service.mark_posted(job.id, where, message_id)
         waited = (self._clock() - job.created_at).total_seconds()
@@ -282,5 +357,6 @@ class Delivery:
         await self._service.mark_posted(job.id, PostedTo.WITHHELD, job.message_id)
 
     async def _give_up(self, job: Job, why: str, where: PostedTo) -> None:
-        await self._try_update(job, cards.not_shown(job, why))
+        with contextlib.suppress(Unanswered):  # it is in the history, and that is what is recorded
+            await self._try_update(job, cards.not_shown(job, why))
         await self._service.mark_posted(job.id, where, job.message_id)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
-import stat
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from bot.config import Settings
+from bot.config import Settings, open_to_others
 from bot.errors import EaselError
 
 TIMEOUT_S = 15.0
@@ -45,7 +44,8 @@ def run_doctor(settings: Settings) -> int:
     """Print every finding; 1 where the bot cannot run as set up, else 0."""
     findings: list[Finding] = []
     checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
-        check_python, check_environment_file, check_token, check_device, check_disk, check_models, check_database,
+        check_python, check_environment_file, check_token, check_device, check_disk, check_certificate, check_models,
+        check_memory, check_database,
     )  # fmt: skip
     for check in checks:
         try:
@@ -72,8 +72,8 @@ def check_environment_file(settings: Settings) -> Iterator[Finding]:
     path = Path(".env")
     if not path.is_file():
         yield Finding(Verdict.NOTE, ".env", "there is none; settings come from the environment alone")
-    elif os.name == "posix" and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
-        yield Finding(Verdict.NOTE, ".env", "other users of this machine can read it", "chmod 600 .env")
+    elif open_to_others(path) is not None:
+        yield Finding(Verdict.NOTE, ".env", "other users of this machine can read or change it", "chmod 600 .env")
     else:
         yield Finding(Verdict.GOOD, ".env", "found")
 
@@ -192,6 +192,20 @@ def check_disk(settings: Settings) -> Iterator[Finding]:
         yield Finding(Verdict.GOOD, "data directory", what)
 
 
+def check_certificate(settings: Settings) -> Iterator[Finding]:
+    """Look at what pictures are signed with, as the start would, and at who may read its key."""
+    from bot import __version__
+    from bot.files.certificate import FOLDER, KEY_NAME
+    from bot.files.credentials import load_credentials
+
+    identity = load_credentials(settings, version=__version__, now=datetime.now(UTC)).identity
+    whose = "this data directory's own" if identity.own else "the operator's"
+    yield Finding(Verdict.GOOD, "certificate", f"{identity.name}, {whose}, until {identity.expires_at:%Y-%m-%d}")
+    key = settings.c2pa_key or settings.data_dir / FOLDER / KEY_NAME
+    if open_to_others(key):
+        yield Finding(Verdict.NOTE, "certificate", "other users of this machine can read its key", f"chmod 600 {key}")
+
+
 def check_models(settings: Settings) -> Iterator[Finding]:
     """Say of each model whether it is here."""
     from bot.engine.models import load_catalogue, model_files
@@ -208,6 +222,41 @@ def check_models(settings: Settings) -> Iterator[Finding]:
     if gated and settings.hf_token is None:
         advice = "accept the licence on huggingface.co, then set HF_TOKEN"
         yield Finding(Verdict.NOTE, "models", f"behind a licence: {', '.join(gated)}", advice)
+
+
+def check_memory(settings: Settings) -> Iterator[Finding]:
+    """Say of each model how it lies on this card, and how it would on others."""
+    from bot.engine.devices import choose_device, free_bytes
+    from bot.engine.main_memory import main_memory_bytes
+    from bot.engine.models import load_catalogue, model_files
+    from bot.engine.outlook import WORDS, outlooks
+    from bot.engine.plans import Mode
+
+    catalogue = load_catalogue(settings)
+    device, ram = choose_device(settings.device, settings.dtype), main_memory_bytes()
+    memory = "unknown" if ram is None else f"{ram / 1e9:.1f} GB"
+    yield Finding(Verdict.GOOD, "main memory", memory)
+    free = free_bytes(device)
+    card = free if free is not None else device.memory_bytes
+    for outlook in outlooks(catalogue, model_files(catalogue, settings)):
+        about = "" if outlook.measured else "about "
+        here_bytes = outlook.size_bytes * (2 if device.dtype == "fp32" else 1)
+        size = f"{about}{here_bytes / 1e9:.2g} GB of weights"
+        cards = f"on cards of {outlook.on_cards(ram)}"
+        if not device.is_gpu:
+            fits = ram is None or here_bytes <= ram
+            here = "on this processor" if fits else "too large for this machine's main memory"
+            yield Finding(Verdict.GOOD if fits else Verdict.NOTE, outlook.spec.id, f"{here}, {size}; {cards}")
+            continue
+        mode = outlook.on(card, ram)
+        advice = ""
+        if mode is not Mode.WHOLE and outlook.spec.quantization is None:
+            advice = 'quantization = "int8" in the models file halves its denoiser (see the head of models.toml)'
+        verdict = Verdict.GOOD if mode in (Mode.WHOLE, Mode.PARTS) else Verdict.NOTE
+        yield Finding(
+            verdict, outlook.spec.id, f"{WORDS[mode]} on this card, {size}; {cards}",
+            advice if verdict is Verdict.NOTE else "",
+        )  # fmt: skip
 
 
 def check_database(settings: Settings) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ Each carries one sentence fit for a member or operator to read: what is wrong an
     EaselError
     ├── ConfigError               a setting is missing or wrong; the start stops
     ├── RequestError              bad input; nothing was done
-    │   ├── ModerationRefused     the prompt is not allowed
+    │   ├── ModerationRefused     the prompt or the input picture is not allowed
     │   ├── LimitReached          too many waiting requests
     │   ├── NotPermitted          rights are missing
     │   ├── JobNotFound           the request is unknown or was deleted
@@ -14,9 +14,12 @@ Each carries one sentence fit for a member or operator to read: what is wrong an
     ├── GenerationError           drawing failed
     │   ├── OutOfMemory
     │   ├── InvalidOutput         non-finite or uniformly black
+    │   ├── DeviceLost            the device will not draw again in this process
     │   └── GenerationCancelled   not a failure: the request was cancelled
+    ├── DiscordUnreachable        no connection could be made at the start
     └── StorageError              the database or the disk
         ├── DiskFull
+        ├── DatabaseLocked        another program holds it
         ├── DatabaseDamaged
         └── AlreadyRunning        a second instance on one data directory
 """
@@ -37,7 +40,7 @@ class RequestError(EaselError):
 
 
 class ModerationRefused(RequestError):
-    """The prompt is not allowed on any server."""
+    """The prompt is not allowed on any server, or the input picture not in this channel."""
 
 
 class LimitReached(RequestError):
@@ -72,8 +75,16 @@ class InvalidOutput(GenerationError):
     """The model gave non-finite or uniformly black output."""
 
 
+class DeviceLost(GenerationError):
+    """The device has failed in a way that only a new process gets over."""
+
+
 class GenerationCancelled(GenerationError):
     """The request was cancelled while it was drawn."""
+
+
+class DiscordUnreachable(EaselError):
+    """No connection to Discord could be made."""
 
 
 class StorageError(EaselError):
@@ -84,8 +95,12 @@ class DiskFull(StorageError):
     """There is no room to keep another request's files."""
 
 
+class DatabaseLocked(StorageError):
+    """Another program holds the database."""
+
+
 class DatabaseDamaged(StorageError):
-    """The database is locked by another program, unreadable or damaged."""
+    """The database is unreadable, damaged, somebody else's, or cannot be brought to this version's schema."""
 
 
 class AlreadyRunning(StorageError):

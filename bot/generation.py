@@ -28,13 +28,20 @@ class GenerationOptions:
     sampler: str | None = None
     private: bool = False
     spoiler: bool = False
+    quality: str | None = None
+
+
+STANDARD, DRAFT = "standard", "draft"
+QUALITIES = (STANDARD, DRAFT)
+"""`draft`: few steps by the model's own few-step weights, decoded by a tiny VAE."""
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """A complete request: the same request gives the same pictures on one machine.
 
-    Picture n is drawn with `seed + n`. Sizes are pixels, multiples of 8.
+    Picture n is drawn with `seed + n`. Sizes are pixels, multiples of 8. From `guidance_end`, a share of the steps, the
+    prompt is followed without guidance.
     """
 
     prompt: str
@@ -49,6 +56,8 @@ class GenerationRequest:
     sampler: str
     private: bool = False
     spoiler: bool = False
+    quality: str = STANDARD
+    guidance_end: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +141,25 @@ class Job:
     finished_at: datetime | None = None
     draw_s: float | None = None
     files: tuple[PictureFile, ...] = ()
+
+    @property
+    def suspect(self) -> bool:
+        """Whether this waiting request was being drawn when a process went down, alone or among others."""
+        return self.attempt > 0 or self.started_at is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """One message of a result that takes several: `part` counts from 1, `pictures` are their `n`.
+
+    `message_id` and `channel_id` are known once there is a message; `done` once it shows the pictures.
+    """
+
+    part: int
+    pictures: tuple[int, ...]
+    message_id: int | None = None
+    channel_id: int | None = None
+    done: bool = False
 
 
 @dataclass(frozen=True, slots=True)

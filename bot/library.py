@@ -10,8 +10,11 @@ import os
 import secrets
 import threading
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Any
+from datetime import UTC, datetime
+from functools import cached_property, lru_cache
+from io import BytesIO
+from pathlib import Path
+from typing import Any, cast
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -19,9 +22,11 @@ from PIL.PngImagePlugin import PngInfo
 from bot import __version__, provenance
 from bot.catalogue import Catalogue
 from bot.config import Settings, read_environment
-from bot.engine.base import Engine, Listener, Weights
-from bot.engine.models import hub_cache, load_catalogue, model_files, models_root
-from bot.files.encode import XMP_KEYWORD
+from bot.engine.base import DirectEngine, Listener, Weights
+from bot.engine.models import compiled_dir, hub_cache, load_catalogue, model_files, models_root
+from bot.files.credentials import TYPES, Credentials
+from bot.files.encode import XMP_KEYWORD, exif_of
+from bot.files.marker import Marker, load_marker
 from bot.generation import (
     FetchProgress,
     GenerationOptions,
@@ -44,13 +49,14 @@ class Studio:
     """Everything between a request and its pictures on this machine, without a queue. Draws for one thread at a time."""
 
     def __init__(
-        self, settings: Settings, *, engine: Engine | None = None, weights: Weights | None = None,
+        self, settings: Settings, *, engine: DirectEngine | None = None, weights: Weights | None = None,
         new_seed: Callable[[], int] = random_seed,
     ) -> None:  # fmt: skip
         """Read the catalogue. Raises ConfigError. `engine` and `weights` are made from `settings` where left out."""
+        self._settings = settings
         self.catalogue: Catalogue = load_catalogue(settings)
         self._weights: Weights = weights or model_files(self.catalogue, settings)
-        self._engine: Engine = engine or _make_engine(self.catalogue, settings)
+        self._engine: DirectEngine = engine or _make_engine(self.catalogue, settings)
         self._moderator = Moderator()
         self._new_seed = new_seed
         self._lock = threading.Lock()
@@ -77,6 +83,11 @@ class Studio:
                 self._weights.fetch(request.model, on_fetch or _ignore, listener.cancelled)
             self._engine.start()
             return self._engine.generate(request, listener)
+
+    @cached_property
+    def marker(self) -> Marker:
+        """What turns pictures into marked files; the first use makes a certificate. Raises ConfigError."""
+        return load_marker(self._settings, version=__version__, now=datetime.now(UTC))
 
     def marks(self, request: GenerationRequest, picture: RawPicture, result: GenerationResult) -> Marks:
         """Write down what made a picture, for its file."""
@@ -106,24 +117,48 @@ class Silence:
 
 
 class Picture(Image.Image):
-    """A Pillow image that writes what made it into the file it is saved to."""
+    """A Pillow image that writes what made it into the file it is saved to, and signs it."""
+
+    credentials: Credentials
 
     def save(self, fp: Any, format: str | None = None, **params: Any) -> None:
-        """Save as Pillow does; PNG gets the `parameters` and `easel` texts, and every format that can the IPTC mark."""
-        name = (format or os.path.splitext(str(getattr(fp, "name", fp)))[1].lstrip(".")).lower()
-        if name == "png" and "pnginfo" not in params:
-            info = PngInfo()
-            for keyword in (PARAMETERS_KEY, EASEL_KEY):
-                if isinstance(text := self.info.get(keyword), str):
-                    info.add_itxt(keyword, text) if keyword == EASEL_KEY or not text.isascii() else info.add_text(
-                        keyword, text
-                    )
-            if isinstance(xmp := self.info.get("xmp"), bytes):
+        """Save as Pillow does; PNG, JPEG and WebP get the texts, the IPTC mark and Content Credentials, last.
+
+        Raises StorageError where it cannot be signed.
+        """
+        suffix = os.path.splitext(str(getattr(fp, "name", fp)))[1]
+        name = (format or suffix.lstrip(".")).upper()
+        name = "JPEG" if name == "JPG" else name
+        kind = TYPES.get(name)
+        if kind is None:
+            super().save(fp, format, **params)
+            return
+        self._tell(name, params)
+        buffer = BytesIO()
+        super().save(buffer, name, **params)
+        if isinstance(fp, (str, bytes, os.PathLike)):
+            path = Path(os.fsdecode(cast("str", fp)))
+            path.write_bytes(self.credentials.sign(buffer.getvalue(), kind, title=path.name))
+        else:
+            title = Path(str(getattr(fp, "name", f"picture.{name.lower()}"))).name
+            fp.write(self.credentials.sign(buffer.getvalue(), kind, title=title))
+
+    def _tell(self, name: str, params: dict[str, Any]) -> None:
+        """Add what the picture says of itself to the arguments of Pillow's save, unless the caller has."""
+        xmp = self.info.get("xmp")
+        texts = {key: text for key in (PARAMETERS_KEY, EASEL_KEY) if isinstance(text := self.info.get(key), str)}
+        if name != "PNG":
+            params.setdefault("xmp", xmp)
+            params.setdefault("exif", exif_of(texts))
+        elif "pnginfo" not in params:
+            params["pnginfo"] = info = PngInfo()
+            for keyword, text in texts.items():
+                if keyword == EASEL_KEY or not text.isascii():
+                    info.add_itxt(keyword, text)
+                else:
+                    info.add_text(keyword, text)
+            if isinstance(xmp, bytes):
                 info.add_itxt(XMP_KEYWORD, xmp.decode("utf-8"))
-            params["pnginfo"] = info
-        elif name in ("jpg", "jpeg", "webp") and "xmp" in self.info:
-            params.setdefault("xmp", self.info["xmp"])
-        super().save(fp, format, **params)
 
 
 def generate_image(
@@ -138,6 +173,7 @@ def generate_image(
     guidance: float | None = None,
     seed: int | None = None,
     sampler: str | None = None,
+    quality: str | None = None,
 ) -> Image.Image:
     """Draw one picture and give it as a Pillow image.
 
@@ -147,7 +183,7 @@ def generate_image(
     """
     images = generate_images(
         prompt, negative_prompt=negative_prompt, model=model, aspect=aspect, width=width, height=height, count=1,
-        steps=steps, guidance=guidance, seed=seed, sampler=sampler,
+        steps=steps, guidance=guidance, seed=seed, sampler=sampler, quality=quality,
     )  # fmt: skip
     return images[0]
 
@@ -155,17 +191,20 @@ def generate_image(
 def generate_images(prompt: str, *, count: int | None = None, **options: Any) -> list[Image.Image]:
     """Draw `count` variants, picture n (from 0) with `seed + n`; otherwise as `generate_image`."""
     studio = _studio()
+    marker = studio.marker  # a broken certificate shows before anything is drawn
     request = studio.prepare(GenerationOptions(prompt, count=count, **options))
     result = studio.draw(request)
-    return [to_image(picture, studio.marks(request, picture, result)) for picture in result.pictures]
+    return [to_image(picture, studio.marks(request, picture, result), marker) for picture in result.pictures]
 
 
-def to_image(picture: RawPicture, marks: Marks) -> Image.Image:
+def to_image(picture: RawPicture, marks: Marks, marker: Marker) -> Image.Image:
     """Make a Pillow image that carries its marks."""
+    picture = marker.watermarked(picture)
     image = Image.frombytes("RGB", (picture.width, picture.height), picture.pixels)
     image.info.update(marks.chunks)
     image.info["xmp"] = marks.xmp.encode("utf-8")
     image.__class__ = Picture
+    image.credentials = marker.credentials  # type: ignore[attr-defined]  # it is a Picture now
     return image
 
 
@@ -174,12 +213,13 @@ def _studio() -> Studio:
     return Studio(read_environment(os.environ))
 
 
-def _make_engine(catalogue: Catalogue, settings: Settings) -> Engine:
+def _make_engine(catalogue: Catalogue, settings: Settings) -> DirectEngine:
     from bot.engine.diffusers_engine import DiffusersEngine
 
     return DiffusersEngine(
         catalogue, models_root=models_root(settings), cache_dir=hub_cache(settings), device=settings.device,
-        dtype=settings.dtype, max_batch=settings.max_batch,
+        dtype=settings.dtype, max_batch=settings.max_batch, quantum_s=settings.model_quantum_s,
+        levers=settings.levers, compiled_dir=compiled_dir(settings),
     )  # fmt: skip
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 import math
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from bot.catalogue import ASPECTS, Catalogue, ModelSpec
-from bot.errors import RequestError
-from bot.generation import GenerationOptions, GenerationRequest
-from bot.prompts.text import plain
+from bot.errors import LimitReached, RequestError
+from bot.generation import DRAFT, QUALITIES, STANDARD, GenerationOptions, GenerationRequest
+from bot.prompts.text import is_blank, quoted
 
 MAX_PROMPT_CHARS = 1500
 MAX_NEGATIVE_CHARS = 1000
@@ -24,6 +24,9 @@ MIN_GUIDANCE = 0.0
 MAX_GUIDANCE = 30.0
 MIN_SIDE = 64
 MAX_SIDE = 2048
+
+PIXEL_STEPS = 1_000_000
+"""Pixel-steps in one megapixel-step."""
 
 _LIST_AT_MOST = 12
 
@@ -42,9 +45,12 @@ def resolve(
     nothing is corrected silently. Pure; any thread.
     """
     prompt = _text(options.prompt, "prompt", MAX_PROMPT_CHARS)
-    if not plain(prompt, 1):  # also where only invisible characters stand
+    if is_blank(prompt):  # also where only invisible characters stand
         raise RequestError("The prompt is empty; say what the picture should show.")
     spec = _model(options.model, catalogue)
+    quality = _quality(options.quality, spec, catalogue)
+    if quality == DRAFT:
+        spec = spec.drafted()
     negative = _text(options.negative_prompt or "", "negative prompt", MAX_NEGATIVE_CHARS).strip()
     if negative and not spec.negative_prompt:
         raise RequestError(f"{spec.name} takes no negative prompt; leave it out, or choose another model.")
@@ -68,10 +74,42 @@ def resolve(
         sampler=_sampler(options.sampler, spec),
         private=options.private,
         spoiler=options.spoiler,
+        quality=quality,
+        guidance_end=spec.guidance_end,
     )
 
 
-def _text(text: str, what: str, limit: int) -> str:
+def price(request: GenerationRequest) -> int:
+    """Price a request in pixel-steps: pixels × steps × pictures. Whole numbers, so that sums are exact. Pure."""
+    return drawn_price(request, [(request.width, request.height)] * request.count)
+
+
+def drawn_price(request: GenerationRequest, sizes: Sequence[tuple[int, int]]) -> int:
+    """Price the pictures that were really drawn, given their sizes in pixels. Pure."""
+    return sum(width * height for width, height in sizes) * request.num_inference_steps
+
+
+def check_budget(price: int, spent: int, budget: int) -> None:
+    """Refuse what does not fit into a member's budget of today; all in pixel-steps. Raises LimitReached. Pure."""
+    if spent + price <= budget:
+        return
+    asked, whole, left = (_megapixel_steps(amount) for amount in (price, budget, max(0, budget - spent)))
+    advice = "Choose a smaller size, fewer steps or fewer pictures"
+    if price > budget:
+        raise LimitReached(f"This takes {asked} megapixel-steps, and a member may use {whole} a day. {advice}.")
+    raise LimitReached(
+        f"This takes {asked} megapixel-steps, and you have {left} of {whole} left today. {advice}, or wait for "
+        "midnight UTC; what fails or is cancelled is given back."
+    )
+
+
+def _megapixel_steps(amount: int) -> str:
+    return f"{amount / PIXEL_STEPS:,.1f}".removesuffix(".0")
+
+
+def _text(text: object, what: str, limit: int) -> str:
+    if not isinstance(text, str):
+        raise RequestError(f"The {what} takes words, not {_shown(text)}.")
     if len(text) > limit:
         raise RequestError(
             f"The {what} has {len(text):,} characters; at most {limit:,} fit. Shorten it by {len(text) - limit:,}."
@@ -86,8 +124,9 @@ def _text(text: str, what: str, limit: int) -> str:
 
 
 def _shown(value: object, limit: int = 60) -> str:
-    text = str(value)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    if isinstance(value, int) and value.bit_length() > 256:  # Python writes no number of thousands of digits
+        return "a number of more than 70 digits"
+    return quoted(str(value), limit)
 
 
 def _unknown(what: str, got: str, known: Iterable[str], all_of_them: str) -> RequestError:
@@ -104,6 +143,19 @@ def _model(model_id: str | None, catalogue: Catalogue) -> ModelSpec:
     if spec is None:
         raise _unknown("model", str(model_id), (m.id for m in catalogue.models), "/models lists them all.")
     return spec
+
+
+def _quality(quality: str | None, spec: ModelSpec, catalogue: Catalogue) -> str:
+    if quality is None:
+        return STANDARD
+    found = quality.strip().lower()
+    if found not in QUALITIES:
+        raise _unknown("quality", quality, QUALITIES, f"It takes {' or '.join(QUALITIES)}.")
+    if found == DRAFT and spec.draft is None:
+        able = [m.name for m in catalogue.models if m.draft is not None]
+        instead = f", or choose {' or '.join(able[:3])}" if able else ""
+        raise RequestError(f"{spec.name} draws no drafts; leave the quality out{instead}.")
+    return found
 
 
 def _sampler(sampler: str | None, spec: ModelSpec) -> str:
@@ -166,10 +218,14 @@ def _whole(value: int, what: str, low: int, high: int, model: str = "") -> int:
     return number
 
 
-def _guidance(value: float | None, spec: ModelSpec) -> float:
+def _guidance(value: object, spec: ModelSpec) -> float:
     if value is None:
         return spec.guidance
-    if isinstance(value, bool) or not math.isfinite(value):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or (isinstance(value, float) and not math.isfinite(value))
+    ):
         raise RequestError(f"Guidance takes a number, not {_shown(value)}.")
     high = min(MAX_GUIDANCE, spec.max_guidance)
     if high == 0 and value != 0:
@@ -178,4 +234,4 @@ def _guidance(value: float | None, spec: ModelSpec) -> float:
         raise RequestError(
             f"Guidance goes from {MIN_GUIDANCE:g} to {high:g} with {spec.name}; {_shown(value)} does not fit."
         )
-    return float(value)
+    return float(value) or 0.0  # never -0

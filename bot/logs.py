@@ -1,4 +1,4 @@
-"""Logging: text or JSON lines on standard error, with every token blotted out."""
+"""Logging: text or JSON lines on standard error, with every token blotted out; crash reports likewise."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import json
 import logging
 import re
 import sys
+import threading
+import traceback
 from collections.abc import Iterable
+from types import TracebackType
 from typing import Any
 
 BLOT = "[redacted]"
@@ -61,11 +64,53 @@ class _JsonFormatter(logging.Formatter):
         return self._redact(json.dumps(entry, ensure_ascii=False))
 
 
+class _Handler(logging.StreamHandler[Any]):
+    """Writes to standard error; a line that cannot be written is reported without what it would have said."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say where a line failed. The standard library prints its arguments, which may hold a token."""
+        kind = sys.exc_info()[0]
+        name = "?" if kind is None else kind.__name__
+        _write(f"a log line at {record.pathname}:{record.lineno} could not be written ({name})\n")
+
+
+_redact = Redactor([])
+
+
+def know_secrets(secrets: Iterable[str | None]) -> None:
+    """Blot these out of everything that is written from now on."""
+    global _redact
+    _redact = Redactor(secrets)
+
+
+def redact(text: str) -> str:
+    """Blot every known secret, and what is shaped like one, out of a text."""
+    return _redact(text)
+
+
+def guard_crashes() -> None:
+    """Blot tokens out of what Python itself prints of errors nobody caught, and send its warnings to the log."""
+    sys.excepthook = _report
+    threading.excepthook = lambda hook: _report(hook.exc_type, hook.exc_value, hook.exc_traceback)
+    sys.unraisablehook = lambda hook: _report(hook.exc_type, hook.exc_value, hook.exc_traceback)
+    logging.captureWarnings(True)
+
+
+def _report(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    if kind is not SystemExit:  # a thread may end itself so
+        _write("".join(traceback.format_exception(kind, error, trace)))
+
+
+def _write(text: str) -> None:
+    if sys.stderr is not None:  # closed while the interpreter ends
+        sys.stderr.write(_redact(text))
+
+
 def set_up_logging(level: str, style: str, secrets: Iterable[str | None]) -> None:
     """Send all logging to standard error, at `level`, as "text" or "json"; `secrets` never appear in it."""
-    redact = Redactor(secrets)
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonFormatter(redact) if style == "json" else _TextFormatter(redact))
+    know_secrets(secrets)
+    handler = _Handler(sys.stderr)
+    handler.setFormatter(_JsonFormatter(_redact) if style == "json" else _TextFormatter(_redact))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

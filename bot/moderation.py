@@ -1,4 +1,6 @@
-"""Refuse prompts for sexual content with minors, on every server, whatever its settings. Pure; any thread.
+"""Refuse prompts for sexual content with minors, on every server, whatever its settings; say where adult pictures may be.
+
+Pure; any thread.
 
 A fixed list: a prompt is refused where it names minors and something sexual together, or a term that means
 both. Spellings meant to slip through (accents, look-alike letters, digits for letters, dots between them)
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Set
+from dataclasses import dataclass
 
 from bot.errors import ModerationRefused
 from bot.prompts import terms
@@ -27,12 +30,29 @@ _LEET = tuple(
     str.maketrans({**dict(zip("034578@$|€", "oeastbasie", strict=True)), "1": one, "!": one, "¡": one, "|": one})
     for one in "il"
 )
-_LEET_WORD = re.compile(r"[a-z0-9@$!|€¡]*[a-z][a-z0-9@$!|€¡]*")
-_WORD = re.compile(r"[^\W_]+")
-_LINKED = re.compile(r"[^\W_]+(?:[^\w\s]+[^\W_]+|_+[^\W_]+)+")
+# A stranger's text may not make a pattern walk back and forth: this runs on the event loop. So the repeats are
+# possessive, a match begins where a word begins, and what may or may not hold a letter is sorted out afterwards.
+_LEET_RUN = re.compile(r"[a-z0-9@$!|€¡]++")
+_LETTER = re.compile(r"[a-z]")
+_WORD = re.compile(r"[^\W_]++")
+_LINKED = re.compile(r"(?<![^\W_])[^\W_]++(?:[^\w\s]++[^\W_]++|_++[^\W_]++)+")
 _SPELLED = re.compile(r"(?<![^\W_])(?:[^\W\d_][\W_]{1,3}){2,}[^\W\d_](?![^\W_])")
 _RUNS = re.compile(r"(.)\1{2,}")
 _NEGATED_WEIGHT = re.compile(r":\s*-\s*\d*\.?\d")
+
+
+@dataclass(frozen=True, slots=True)
+class AdultPolicy:
+    """Where pictures that count as adult may be shown and taken as input: in age-restricted channels, or nowhere."""
+
+    in_age_restricted: bool = True
+
+    def allows(self, *, age_restricted: bool) -> bool:
+        """Whether they may be in a channel; `age_restricted` says what kind of channel it is."""
+        return self.in_age_restricted and age_restricted
+
+
+ADULT_BY_DEFAULT = AdultPolicy()
 
 
 class Moderator:
@@ -66,19 +86,19 @@ class _Reading:
         folded = fold(text)
         mapped = folded.translate(_LOOK_ALIKES)
         readings = [_WORD.findall(folded), _WORD.findall(mapped)]
-        readings += [[w.translate(table) for w in _LEET_WORD.findall(mapped)] for table in _LEET]
+        readings += [[w.translate(table) for w in _leet_words(mapped)] for table in _LEET]
         extra: list[str] = []
         for match in _SPELLED.finditer(mapped):
             extra.append("".join(_WORD.findall(match.group())))
         for match in _LINKED.finditer(mapped):
             extra.append("".join(_WORD.findall(match.group())))
-            extra += ["".join(_LEET_WORD.findall(match.group())).translate(table) for table in _LEET]
+            extra += ["".join(_leet_words(match.group())).translate(table) for table in _LEET]
         words = {word for reading in readings for word in reading} | set(extra)
         for word in tuple(words):
             if _RUNS.search(word):
                 words |= {_RUNS.sub(r"\1", word), _RUNS.sub(r"\1\1", word)}
-        self.lines = [f" {' '.join(reading)} " for reading in readings]
-        self.lines = [_harmless(line) for line in self.lines]
+        lines = dict.fromkeys(f" {' '.join(reading)} " for reading in readings)  # most texts read the same in all ways
+        self.lines = [_harmless(line) for line in lines]
         # A word counts only where some line still has it after harmless phrases went, or no line ever had it whole.
         said = {word for line in self.lines for word in line.split()}
         gone = {word for reading in readings for word in reading} - said
@@ -103,6 +123,11 @@ class _Reading:
     def runs_both_together(self) -> bool:
         """Whether a word is one of each written as one."""
         return any(_run_together(word) for word in self.words)
+
+
+def _leet_words(text: str) -> list[str]:
+    """List the runs of letters and of what may stand for letters that hold a letter at least."""
+    return [run for run in _LEET_RUN.findall(text) if _LETTER.search(run)]
 
 
 def _harmless(line: str) -> str:

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from typing import Any, cast
 from xml.sax.saxutils import escape, quoteattr
 
-from bot.generation import GenerationRequest
+from bot.generation import STANDARD, GenerationRequest
 from bot.prompts import readers
 from bot.prompts.readers import PictureInfo, real, text_of, whole
 
 __all__ = [
     "EaselRecord",
     "PictureInfo",
+    "digital_source_type",
     "easel_json",
     "facts",
     "iptc_xmp",
@@ -66,6 +67,7 @@ def parameters_text(request: GenerationRequest, seed: int, model_name: str, vers
         "Seed": str(seed),
         "Size": f"{request.width}x{request.height}",
         "Model": model_name,
+        **({"Quality": request.quality} if request.quality != STANDARD else {}),
         "Version": f"Easel {version}",
     }
     lines = [request.prompt]
@@ -108,6 +110,9 @@ _REQUEST_FIELDS: dict[str, type] = {
     "num_inference_steps": int, "guidance_scale": float, "seed": int, "sampler": str,
 }  # fmt: skip
 
+# What later versions added, with what it was before.
+_LATER_FIELDS: dict[str, Any] = {"quality": STANDARD, "guidance_end": 1.0}
+
 
 def easel_json(
     request: GenerationRequest, n: int, seed: int, job_id: str, device: str, dtype: str, version: str
@@ -119,7 +124,7 @@ def easel_json(
         "job": job_id,
         "n": n,
         "seed": seed,
-        "request": {name: getattr(request, name) for name in _REQUEST_FIELDS},
+        "request": {name: getattr(request, name) for name in (*_REQUEST_FIELDS, *_LATER_FIELDS)},
         "device": device,
         "dtype": dtype,
     }
@@ -144,6 +149,11 @@ def parse_easel(text: str) -> EaselRecord | None:
         if value is None:
             return None
         values[name] = value
+    for name, before in _LATER_FIELDS.items():
+        value = entry.get(name, before)
+        if type(value) is not type(before):
+            return None
+        values[name] = value
     n, seed = whole(data.get("n")), whole(data.get("seed"))
     if n is None or seed is None:
         return None
@@ -157,6 +167,7 @@ def _from_easel(text: str) -> PictureInfo | None:
         return None
     asked = record.request
     extra = [("Version", f"Easel {record.version}"), ("Picture", f"{record.n + 1} of {asked.count}")]
+    extra += [("Quality", asked.quality[:100])] if asked.quality != STANDARD else []
     extra += [(label, value) for label, value in (("Request", record.job_id), ("Drawn on", record.device)) if value]
     return PictureInfo(
         source="easel", prompt=asked.prompt[: readers.KEPT_CHARS],
@@ -181,8 +192,9 @@ def read_info(chunks: Mapping[str, str], size: tuple[int, int]) -> PictureInfo |
 
 
 def _find(chunks: Mapping[str, str]) -> PictureInfo | None:
-    if EASEL_KEY in chunks and (info := _from_easel(chunks[EASEL_KEY])):
-        return info
+    for key in (EASEL_KEY, "ImageDescription"):  # in EXIF, where a file had to be made smaller
+        if key in chunks and (info := _from_easel(chunks[key])):
+            return info
     for key in (PARAMETERS_KEY, "UserComment"):
         if key in chunks and (info := parse_parameters(chunks[key])):
             return info
@@ -234,6 +246,17 @@ def marks(
         EASEL_KEY: easel_json(request, n, seed, job_id, device, dtype, version),
     }
     return Marks(chunks, iptc_xmp(version, request.prompt))
+
+
+_SOURCE_TYPE = re.compile(
+    r"""\w+:DigitalSourceType\s*(?:=\s*["']([^"']*)|[^<>]*resource=["']([^"']*)|[^<>]*>\s*([^<]*))"""
+)
+
+
+def digital_source_type(xmp: str) -> str | None:
+    """Read the IPTC digital source type out of an XMP packet of any program; None where it names none."""
+    found = _SOURCE_TYPE.search(xmp)
+    return next((value.strip() for value in found.groups() if value), None) if found else None
 
 
 def iptc_xmp(version: str, description: str = "") -> str:

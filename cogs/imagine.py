@@ -12,7 +12,7 @@ from discord.ext import commands
 from bot import limits
 from bot.catalogue import ASPECTS
 from bot.errors import NotPermitted
-from bot.generation import GenerationOptions
+from bot.generation import QUALITIES, GenerationOptions
 from bot.ui.buttons import draw
 from bot.ui.choices import matching
 from bot.ui.house import House, house_of, may_draw
@@ -37,10 +37,14 @@ class Imagine(commands.Cog):
         guidance="How closely to follow the prompt",
         seed="The same seed and options give the same picture",
         sampler="The method of denoising",
+        quality="draft is quick and rough, where the model has drafts",
         private="Show the pictures only to you",
         spoiler="Hide the pictures behind a spoiler",
     )
-    @app_commands.choices(aspect=[Choice(name=aspect, value=aspect) for aspect in ASPECTS])
+    @app_commands.choices(
+        aspect=[Choice(name=aspect, value=aspect) for aspect in ASPECTS],
+        quality=[Choice(name=quality, value=quality) for quality in QUALITIES],
+    )
     async def imagine(
         self,
         interaction: discord.Interaction[Any],
@@ -55,6 +59,7 @@ class Imagine(commands.Cog):
         guidance: Range[float, limits.MIN_GUIDANCE, limits.MAX_GUIDANCE] | None = None,
         seed: Range[int, 0, limits.MAX_SEED] | None = None,
         sampler: str | None = None,
+        quality: str | None = None,
         private: bool = False,
         spoiler: bool = False,
     ) -> None:
@@ -63,7 +68,7 @@ class Imagine(commands.Cog):
             raise NotPermitted("You may not use commands in this channel, so you cannot draw here.")
         options = GenerationOptions(
             prompt, negative_prompt, model, aspect, width, height, count, steps, guidance, seed, sampler,
-            private, spoiler,
+            private, spoiler, quality,
         )  # fmt: skip
         service = self.house.service
         request = service.prepare(options)

@@ -9,6 +9,7 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.errors import AttachmentRefused
+from bot.prompts.text import quoted
 from bot.ui.answers import guarded
 from bot.ui.house import House
 from bot.ui.info import picture_info
@@ -33,7 +34,7 @@ class Info(commands.Cog):
     async def answer(self, interaction: discord.Interaction[Any], image: Media) -> None:
         """Refuse what cannot be a picture at once; read the rest."""
         if not image.name.lower().endswith(SUFFIXES):
-            raise AttachmentRefused(f"Attach a PNG, JPEG or WebP picture; this is {image.name[:60]!r}.")
+            raise AttachmentRefused(f"Attach a PNG, JPEG or WebP picture; this is '{quoted(image.name, 60)}'.")
         if (image.size_bytes or 0) > MAX_BYTES:
             raise AttachmentRefused(f"The file is larger than {MAX_BYTES // 1024 // 1024} MiB.")
         await interaction.response.defer(ephemeral=True, thinking=True)

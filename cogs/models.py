@@ -43,6 +43,8 @@ def _paragraph(spec: ModelSpec, *, default: bool) -> str:
     facts = [f"{width}×{height}", f"{spec.steps} steps", f"guidance {number(spec.guidance)}", licence]
     if spec.download_bytes:
         facts.append(f"{size(spec.download_bytes)} download")
+    if spec.draft is not None:
+        facts.append("drafts")
     if spec.gated:
         facts.append("licence to accept first")
     mark = " · the default here" if default else ""

@@ -9,34 +9,45 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import math
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from bot import provenance
-from bot.errors import DiskFull, EaselError, JobNotFound, StorageError
-from bot.files.decode import read_picture_info
-from bot.files.encode import encode_png, encode_preview
+from bot.errors import DiskFull, EaselError, JobNotFound, ModerationRefused, StorageError
+from bot.files.decode import decode, read_picture_info
+from bot.files.marker import Marker, write_atomically
 from bot.generation import GenerationRequest, GenerationResult, PictureFile, RawPicture
 from bot.provenance import PictureInfo
-from bot.safety.classifier import PUBLISHED_THRESHOLD, Classifier
+from bot.safety.classifier import Classifier
+from bot.safety.judge import Judge, Verdict
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MIN_FREE_BYTES = 200_000_000
 WORKERS = 2
+INPUT_SIDE_PX = 2048
+"""Input pictures are no use to a model at more than this; larger ones are made smaller as they are opened."""
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 
 def _free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
+
+
+@dataclass(frozen=True, slots=True)
+class InputPicture:
+    """A stranger's picture, opened apart and judged. `picture` is what was judged: draw from it, never from the file."""
+
+    picture: RawPicture = field(repr=False)
+    verdict: Verdict
 
 
 class Archive:
@@ -47,6 +58,7 @@ class Archive:
         root: Path,
         *,
         classifier: Classifier,
+        marker: Marker,
         version: str,
         model_names: Mapping[str, str],
         threshold: float | None = None,
@@ -54,9 +66,8 @@ class Archive:
     ) -> None:
         """Take what it works with; `threshold` None is the classifier's published one. Makes `root`."""
         self._root = root.resolve()
-        self._classifier = classifier
-        own: float = getattr(classifier, "threshold", PUBLISHED_THRESHOLD)
-        self._threshold = own if threshold is None else threshold
+        self._judge = Judge(classifier, threshold=threshold)
+        self._marker = marker
         self._version = version
         self._model_names = model_names
         self._free_bytes = free_bytes
@@ -69,8 +80,8 @@ class Archive:
     async def write(self, job_id: str, request: GenerationRequest, result: GenerationResult) -> tuple[PictureFile, ...]:
         """Judge, encode, mark and write a job's pictures; what it returns is on disk.
 
-        A picture is flagged where its score reaches the threshold, and where the classifier fails (score
-        None). Repeating it overwrites. Raises DiskFull (what was written goes again) or StorageError.
+        A picture is flagged where its score reaches the threshold, and where the classifier fails or hangs
+        (score None). Repeating it overwrites. Raises DiskFull (what was written goes again) or StorageError.
         """
         folder = self._folder(job_id)
         self._written.add(job_id)
@@ -84,9 +95,23 @@ class Archive:
         await self._run(_remove, folder)
         raise _as_storage_error(next(e for e in done if isinstance(e, BaseException)))
 
-    async def preview(self, picture: RawPicture) -> bytes:
-        """Encode a rough picture as a small JPEG."""
-        return await self._run(encode_preview, picture)
+    async def preview(self, picture: RawPicture, *, adult_allowed: bool) -> bytes | None:
+        """Encode a rough picture as a small marked JPEG; None where it counts as adult and may not be shown there."""
+        if not adult_allowed and (await self._run(self._judge.judge, picture)).adult:
+            return None
+        return await self._run(self._marker.preview, picture)
+
+    async def read_smaller(self, file: PictureFile, limit_bytes: int) -> tuple[str, bytes]:
+        """Read a finished picture as a JPEG of at most `limit_bytes`, marks included: a file name and the bytes.
+
+        Raises JobNotFound where it is gone, StorageError where it cannot be made so small.
+        """
+        try:
+            return await self._run(self._marker.re_encode, Path(file.path), limit_bytes)
+        except FileNotFoundError:
+            raise JobNotFound("The file of this picture is gone; it was deleted, or kept too long.") from None
+        except OSError as error:
+            raise _as_storage_error(error) from error
 
     async def read(self, file: PictureFile) -> bytes:
         """Read a finished picture. Raises JobNotFound where it is gone."""
@@ -117,6 +142,23 @@ class Archive:
     async def read_info(self, data: bytes) -> PictureInfo | None:
         """Read how a stranger's picture was made, apart from this process. Raises AttachmentRefused."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, read_picture_info, data)
+
+    async def check_input(self, data: bytes, *, adult_allowed: bool) -> InputPicture:
+        """Open a picture that something is to be drawn from, apart from this process, and judge it.
+
+        `adult_allowed` says whether adult pictures may be used where the request came from. Every way into the engine
+        goes through here. Raises AttachmentRefused for what is no sound picture, ModerationRefused for what counts as
+        adult where it may not be used; a classifier that fails counts as one that says so.
+        """
+        opened = await asyncio.get_running_loop().run_in_executor(self._readers, decode, data, INPUT_SIDE_PX)
+        assert opened.picture is not None
+        verdict = await self._run(self._judge.judge, opened.picture)
+        if verdict.adult and not adult_allowed:
+            raise ModerationRefused(
+                "The bot cannot tell that this picture is fit for this channel, so nothing is drawn from it here. "
+                "Send another one, or use it in an age-restricted channel where the bot allows that."
+            )
+        return InputPicture(opened.picture, verdict)
 
     def orphans(self, known: Iterable[str]) -> tuple[str, ...]:
         """List the jobs that have a folder, are not in `known` and were not written by this process.
@@ -151,46 +193,20 @@ class Archive:
     def _write_one(
         self, folder: Path, job_id: str, request: GenerationRequest, result: GenerationResult, picture: RawPicture
     ) -> PictureFile:
-        score = self._score(picture)
+        verdict = self._judge.judge(picture)
         name = self._model_names.get(request.model, request.model)
         marks = provenance.marks(
             request, picture.n, job_id=job_id, model_name=name, device=result.device, dtype=result.dtype,
             version=self._version,
         )  # fmt: skip
-        data = encode_png(picture, marks.chunks, marks.xmp)
         file_name = f"easel-{job_id}-{picture.n + 1}.png"
+        data = self._marker.png(picture, marks, title=file_name)
         path = folder / file_name
-        _write_atomically(path, data)
+        write_atomically(path, data)
         return PictureFile(
             n=picture.n, path=str(path), file_name=file_name, seed=picture.seed, width=picture.width,
-            height=picture.height, size_bytes=len(data), nsfw_score=score,
-            flagged=score is None or score >= self._threshold,
+            height=picture.height, size_bytes=len(data), nsfw_score=verdict.score, flagged=verdict.adult,
         )  # fmt: skip
-
-    def _score(self, picture: RawPicture) -> float | None:
-        try:
-            score = float(self._classifier.score(picture))
-        except Exception:
-            log.exception("the picture classifier failed; the picture counts as adult")
-            return None
-        if not math.isfinite(score):
-            log.error("the picture classifier gave %r; the picture counts as adult", score)
-            return None
-        return min(1.0, max(0.0, score))
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def _sync_folder(folder: Path) -> None:
@@ -215,7 +231,10 @@ def _as_storage_error(error: BaseException) -> BaseException:
     if isinstance(error, OSError):
         if error.errno in _NO_ROOM:
             return DiskFull("The bot's disk is full, so the pictures could not be kept; please tell whoever runs it.")
-        log.error("writing pictures failed", exc_info=error)
+        if isinstance(error, FileNotFoundError):  # the folder went with its request, which was cancelled or deleted
+            log.info("the pictures' folder is gone: %s", error)
+        else:
+            log.error("writing pictures failed", exc_info=error)
         return StorageError(f"The pictures could not be written: {error.strerror or 'the disk refused'}.")
     if isinstance(error, Exception) and not isinstance(error, EaselError):
         log.error("encoding pictures failed", exc_info=error)

@@ -1,7 +1,8 @@
 """Read one stranger's picture from standard input and say in JSON what it holds.
 
-Run by `bot/files/decode.py` as a process of its own, isolated (`python -I decode_worker.py`): whatever a
-hostile file does to the decoders happens here, with bounded memory and time and without the bot's secrets.
+Run by `bot/files/decode.py` as a process of its own, isolated (`python -I decode_worker.py [SIDE]`): whatever a
+hostile file does to the decoders happens here, with bounded memory and time and without the bot's secrets. With SIDE
+the pixels follow the line of JSON, upright, on white where they are transparent, at most SIDE long and wide.
 Imports nothing of Easel.
 """
 
@@ -17,12 +18,14 @@ MAX_PIXELS = 40_000_000
 MEMORY_BYTES = 1 << 30
 CPU_S = 6
 MAX_TEXT_CHARS = 1_000_000
+"""Of all texts that are handed on, together."""
 FORMATS = ("PNG", "JPEG", "WEBP")
 KEPT = (
     "easel", "parameters", "prompt", "invokeai_metadata", "Description", "Comment", "UserComment", "ImageDescription",
     "Make", "Model",
 )  # fmt: skip
-_EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
+_EXIF_IFD, _USER_COMMENT, _MAKER_NOTE = 0x8769, 0x9286, 0x927C
+_OURS = b"easel\0"
 _EXIF_TEXTS = {"ImageDescription": 270, "Make": 271, "Model": 272}
 
 
@@ -36,9 +39,11 @@ def bound() -> None:
         import resource
     except ImportError:  # Windows: the parent's time-out has to do
         return
-    for kind, limit in (("RLIMIT_AS", MEMORY_BYTES), ("RLIMIT_CPU", CPU_S), ("RLIMIT_CORE", 0), ("RLIMIT_FSIZE", 0)):
+    # At the softer limit of time the system sends SIGXCPU, by which `decode.py` knows what it was.
+    limits = {"AS": (MEMORY_BYTES, MEMORY_BYTES), "CPU": (CPU_S, CPU_S + 1), "CORE": (0, 0), "FSIZE": (0, 0)}
+    for kind, limit in limits.items():
         try:
-            resource.setrlimit(getattr(resource, kind), (limit, limit))
+            resource.setrlimit(getattr(resource, f"RLIMIT_{kind}"), limit)
         except (AttributeError, ValueError, OSError):  # macOS refuses RLIMIT_AS
             continue
 
@@ -78,7 +83,11 @@ def texts(image: Any) -> dict[str, str]:
     found: dict[str, str] = {}
     try:
         exif = image.getexif()
-        found["UserComment"] = user_comment(exif.get_ifd(_EXIF_IFD).get(_USER_COMMENT))
+        inner = exif.get_ifd(_EXIF_IFD)
+        found["UserComment"] = user_comment(inner.get(_USER_COMMENT))
+        note = inner.get(_MAKER_NOTE)
+        if isinstance(note, bytes) and note.startswith(_OURS):
+            found["easel"] = note[len(_OURS) :].decode("utf-8", "replace")
         found.update({name: str(exif[tag]) for name, tag in _EXIF_TEXTS.items() if tag in exif})
     except Exception:  # damaged EXIF does not make the picture unsound
         found.clear()
@@ -93,11 +102,38 @@ def texts(image: Any) -> dict[str, str]:
             except UnicodeError:
                 text = str(value)
         found[str(key)] = text
-    return {key: found[key].strip("\0") for key in KEPT if found.get(key) and len(found[key]) <= MAX_TEXT_CHARS}
+    kept: dict[str, str] = {}
+    left = MAX_TEXT_CHARS
+    for key in KEPT:
+        text = found.get(key, "").strip("\0")
+        if 0 < len(text) <= left:
+            kept[key] = text
+            left -= len(text)
+    return kept
 
 
-def read(data: bytes) -> dict[str, Any]:
-    """Decode the picture in `data` fully and give its size and texts. Raises Refused."""
+def xmp(image: Any) -> str:
+    """Give the XMP packet, empty where there is none or it is too long."""
+    packet = image.info.get("xmp") or ""
+    text = packet.decode("utf-8", "replace") if isinstance(packet, bytes) else str(packet)
+    return text if len(text) <= MAX_TEXT_CHARS else ""
+
+
+def pixels(image: Any, side: int) -> tuple[int, int, bytes]:
+    """Give width, height and RGB bytes of the picture as it is seen."""
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("RGB")
+    return image.width, image.height, image.tobytes()
+
+
+def read(data: bytes, side: int | None = None) -> dict[str, Any]:
+    """Decode the picture in `data` fully; give its size, texts and, with `side`, "pixels" as bytes. Raises Refused."""
     from PIL import Image, PngImagePlugin
 
     Image.MAX_IMAGE_PIXELS = None  # checked here, before anything is decoded
@@ -120,7 +156,12 @@ def read(data: bytes) -> dict[str, Any]:
         raise Refused("animated")
     try:
         image.load()
-        return {"size": [width, height], "texts": texts(image)}
+        answer: dict[str, Any] = {
+            "format": image.format, "size": [width, height], "texts": texts(image), "xmp": xmp(image),
+        }  # fmt: skip
+        if side is not None:
+            *answer["shown"], answer["pixels"] = pixels(image, side)
+        return answer
     except MemoryError:
         raise Refused("memory") from None
     except Exception:
@@ -128,15 +169,17 @@ def read(data: bytes) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Answer on standard output: {"size": [w, h], "texts": {…}} or {"refused": code}."""
+    """Answer on standard output: {"size": [w, h], "texts": {…}, …} or {"refused": code}, then the pixels."""
     bound()
+    body = b""
     try:
-        answer = read(sys.stdin.buffer.read())
+        answer = read(sys.stdin.buffer.read(), int(sys.argv[1]) if len(sys.argv) > 1 else None)
+        body = answer.pop("pixels", b"")
     except Refused as refusal:
         answer = {"refused": str(refusal)}
     except MemoryError:
         answer = {"refused": "memory"}
-    sys.stdout.write(json.dumps(answer))
+    sys.stdout.buffer.write(json.dumps(answer).encode("ascii") + b"\n" + body)
     return 0
 
 

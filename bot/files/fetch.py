@@ -18,6 +18,7 @@ Fetch = Callable[[str, int], Awaitable[bytes]]
 DISCORD_HOSTS = frozenset({"cdn.discordapp.com", "media.discordapp.net"})
 TIMEOUT_S = 20.0
 CHUNK_BYTES = 64 * 1024
+_UNICAST = ipaddress.ip_network("2000::/3")  # the only IPv6 addresses that are given out; the rest is reserved or local
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
@@ -106,7 +107,7 @@ def is_public(address: str) -> bool:
             ip = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         elif ip.ipv4_mapped is not None:
             ip = ip.ipv4_mapped
-        elif ip.sixtofour is not None or ip.teredo is not None:
+        elif ip.sixtofour is not None or ip.teredo is not None or ip not in _UNICAST:
             return False
     return ip.is_global and not ip.is_multicast
 

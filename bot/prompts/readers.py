@@ -80,7 +80,7 @@ def read_json(text: str) -> dict[str, Any] | None:
 # --- the `parameters` text of A1111 and its kin -------------------------------------------------------------------
 
 # Bounded and possessive: a stranger's text may not make the pattern walk back and forth.
-_PAIR = re.compile(r'\s*+(\w[\w \-/]{0,60}+):\s*+("(?:\\.|[^\\"])*+"|[^,]*+)(?:,|$)')
+_PAIR = re.compile(r'(?<!\s)\s*+(\w[\w \-/]{0,60}+):\s*+("(?:\\.|[^\\"])*+"|[^,]*+)(?:,|$)')
 _NEGATIVE = "Negative prompt:"
 _SETTINGS_LINE = re.compile(r"\s*Steps:\s*\d+\s*(?:,|$)")
 _SCHEDULES_NOT_NAMED = {"automatic", "normal", "default", "simple", ""}

@@ -26,10 +26,14 @@ class QueueOverview:
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """A job taken from the queue. `drawn` once the GPU is done with it and its files are being written."""
+    """A job taken from the queue. `drawn` once the GPU is done with it and its files are being written.
+
+    `alone`: it was being drawn when the process went down, so nothing else is drawn beside it.
+    """
 
     job: Job
     listener: GpuListener
+    alone: bool = False
     step: int = 0
     steps: int = 0
     started: bool = False
@@ -39,7 +43,9 @@ class Run:
 class Board:
     """Live jobs: each is waiting or running, and leaves when it is rendered or ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: int = 1) -> None:
+        """`room` is how many pictures may be with the engine; a job with more is taken where nothing else is."""
+        self._room = room
         self.measured = StepTimes()
         self.runs: dict[str, Run] = {}
         self._queue = JobQueue()
@@ -58,13 +64,16 @@ class Board:
         self._models[job.request.model] += 1
 
     def take(self, may_run: Callable[[str], bool], listener: Callable[[str], GpuListener]) -> Run | None:
-        """Move the next job whose model `may_run` from the line to the running ones; None where there is none."""
-        job_id = self._queue.pop(lambda waiting: not may_run(self._jobs[waiting].request.model))
-        if job_id is None:
+        """Move the next job whose model `may_run` from the line to the running ones; None where there is none, or no room.
+
+        Whoever is next waits for room, and is not overtaken by one that would fit.
+        """
+        job_id = self._queue.first(lambda waiting: not may_run(self._jobs[waiting].request.model))
+        if job_id is None or not self._has_room(job := self._jobs[job_id]):
             return None
-        job = self._jobs[job_id]
+        self._queue.pop(lambda waiting: waiting != job_id)
         self._left_the_line(job)
-        run = Run(job, listener(job_id), steps=job.request.num_inference_steps)
+        run = Run(job, listener(job_id), alone=job.suspect, steps=job.request.num_inference_steps)
         self.runs[job_id] = run
         return run
 
@@ -122,11 +131,20 @@ class Board:
         waiting = (self._jobs[job_id] for job_id in self._queue.served())
         return tuple(job for job in waiting if job.request.model == model)
 
-    def remaining_s(self, run: Run) -> float:
-        """Estimate what is left of a running job, in seconds; 0 while nothing is known."""
-        if run.drawn:
-            return 0.0
-        return self.measured.remaining_s(run.job.request, run.step, run.steps) or 0.0
+    def remaining_s(self, run: Run) -> float | None:
+        """Estimate when a running job will be drawn, in seconds from now; None while nothing is known.
+
+        Those that run share the GPU by turns: beside its own work there is as much of each other's as fits in that time.
+        """
+        own = self._left_s(run)
+        if own is None:
+            return None
+        others = (self._left_s(other) or 0.0 for other in self.runs.values() if other is not run)
+        return own + sum(min(own, left) for left in others)
+
+    def _left_s(self, run: Run) -> float | None:
+        """The GPU's own seconds that a running job still needs."""
+        return 0.0 if run.drawn else self.measured.remaining_s(run.job.request, run.step, run.steps)
 
     def place(self, job_id: str) -> Place | None:
         """Tell where a job waits; None where it does not."""
@@ -145,6 +163,17 @@ class Board:
         running = tuple(run.job for run in self.runs.values() if run.started)
         return QueueOverview(running, len(self._queue), tuple(mine))
 
+    def _has_room(self, job: Job) -> bool:
+        drawing = [run for run in self.runs.values() if not run.drawn]
+        if job.suspect:
+            # Not beside one whose files are being written either: a crash would count for none of them, for ever.
+            return not self.runs
+        if not drawing:
+            return True
+        if any(run.alone for run in drawing):
+            return False
+        return sum(run.job.request.count for run in drawing) + job.request.count <= self._room
+
     def _left_the_line(self, job: Job) -> None:
         self._models[job.request.model] -= 1
         if self._models[job.request.model] <= 0:
@@ -157,7 +186,7 @@ class Board:
         sums, average = self._line_sums()
         counted = min(position - 1, len(sums) - 1)
         ahead = sums[counted] + (position - 1 - counted) * average
-        return sum(self.remaining_s(run) for run in self.runs.values()) + ahead + own
+        return sum(self._left_s(run) or 0.0 for run in self.runs.values()) + ahead + own
 
     def _line_sums(self) -> tuple[list[float], float]:
         """Add up the line's estimates from its front, as far as is worth it; the average stands for those behind.

@@ -1,20 +1,29 @@
-"""The loop that takes jobs to the GPU thread, one at a time, and sees them through to files on disk.
+"""The loop that takes jobs to the GPU thread, as many as there is room for, and sees them through to files on disk.
 
 Each state is committed before the next thing happens: running before the engine gets the job, rendered after its
-files are on disk. Encoding runs in the archive's pool while the GPU draws the next one.
+files are on disk. Encoding runs in the archive's pool while the GPU draws others.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from bot.errors import DatabaseDamaged, EaselError, GenerationCancelled, ModelError, StorageError
+from bot.errors import (
+    DatabaseDamaged,
+    DeviceLost,
+    DiskFull,
+    EaselError,
+    GenerationCancelled,
+    ModelError,
+    StorageError,
+)
 from bot.files.archive import Archive
-from bot.generation import FetchProgress, GenerationResult, Job, Progress
+from bot.generation import FetchProgress, GenerationResult, Job, Origin, PictureFile, Progress
+from bot.moderation import AdultPolicy
 from bot.scheduling.announcer import Announcer
 from bot.scheduling.board import Board, Run
 from bot.scheduling.events import Drawing, Failed, Fetching, QueueMoved, Rendered
@@ -27,10 +36,24 @@ from bot.store.jobs import JobStore
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+BATCHES_ADMITTED = 4
+"""Denoiser calls' worth of pictures that are with the engine at once: it chooses among them whom to draw together."""
+
 MAX_FINISHING = 3
-"""Jobs whose pictures wait for the pool, at most: drawn pixels are large."""
+"""While pictures of so many jobs wait for the pool, no further job is taken: drawn pixels are large."""
 
 STORAGE_RETRY_S = 5.0
+
+RIGHTS_FRESH_S = 5.0
+"""A request that starts so soon after it was made has just been checked: Discord sends a member's rights with it."""
+
+WhyNot = Callable[[Origin], Awaitable[str | None]]
+"""Says in a sentence why a member may no longer draw where they asked; None where they may."""
+
+
+async def never(origin: Origin) -> str | None:
+    """Let everybody draw: where nobody's rights can change, as in tests."""
+    return None
 
 
 class Dispatcher:
@@ -47,8 +70,13 @@ class Dispatcher:
         patience: Patience,
         clock: Callable[[], datetime],
         tick: Callable[[], float],
+        why_not: WhyNot,
+        adult: AdultPolicy,
     ) -> None:
-        """`clock` gives aware moments, `tick` monotonic seconds; `shelf` is to be set before `run`."""
+        """`clock` gives aware moments, `tick` monotonic seconds; `shelf` is to be set before `run`.
+
+        `why_not` is asked when work on a request starts that has waited.
+        """
         self.shelf: ModelShelf
         self._board = board
         self._store = store
@@ -58,8 +86,11 @@ class Dispatcher:
         self._patience = patience
         self._clock = clock
         self._tick = tick
+        self._why_not = why_not
+        self._adult = adult
         self._bell = Bell()
         self._stopping = False
+        self._under_way: set[asyncio.Task[None]] = set()
         self._finishing: set[asyncio.Task[None]] = set()
         self._previews: dict[str, asyncio.Task[None]] = {}
 
@@ -81,25 +112,30 @@ class Dispatcher:
             return
         while not self._stopping:
             self.shelf.want_all()
-            run = self._board.take(self.shelf.is_local, self._listener)
+            full = len(self._finishing) >= MAX_FINISHING or self._gpu.lost.done()
+            run = None if full else self._board.take(self.shelf.is_local, self._listener)
             if run is None:
-                await self._bell.heard(self._patience, "a request")
-                continue
-            try:
-                await self._draw(run)
-            except Exception:  # a fault of ours must cost one request, not the queue
-                log.exception("request %s was lost track of", run.job.id)
-                await self.fail(run.job, UNEXPECTED)
-            while len(self._finishing) >= MAX_FINISHING:
-                await self._patience.wait(
-                    asyncio.wait(self._finishing, return_when=asyncio.FIRST_COMPLETED), "room in the file pool"
-                )
-        while self._finishing:
-            await self._patience.wait(asyncio.wait(self._finishing), "pictures being written")
+                await self._bell.heard(self._patience, "a request, or room for one")
+            else:
+                self._start(self._under_way, self._draw(run), f"draw-{run.job.id}")
+        while tasks := self._under_way | self._finishing:
+            await self._patience.wait(
+                asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED), "what is drawn and written"
+            )
+
+    def _start(self, tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        tasks.add(task)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            tasks.discard(task)
+            self._bell.ring()
+
+        task.add_done_callback(ended)
 
     async def cancel_all(self) -> None:
         """End the tasks of this loop at once; what they asked the store for is still done."""
-        tasks = [*self._finishing, *self._previews.values()]
+        tasks = [*self._under_way, *self._finishing, *self._previews.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -114,8 +150,17 @@ class Dispatcher:
         await self._clear(job.id)
 
     async def _draw(self, run: Run) -> None:
+        try:
+            await self._count_and_draw(run)
+        except Exception:  # a fault of ours must cost one request, not the queue
+            log.exception("request %s was lost track of", run.job.id)
+            await self.fail(run.job, UNEXPECTED)
+
+    async def _count_and_draw(self, run: Run) -> None:
         """Count the attempt, then draw. A cancel on the way removes the run from the board and wins in the store."""
         job_id = run.job.id
+        if not await self._still_allowed(run):
+            return
         started = await self._insist(lambda: self._store.start(job_id, self._clock()))
         if self._board.runs.get(job_id) is not run:
             return  # cancelled or deleted meanwhile
@@ -125,7 +170,7 @@ class Dispatcher:
         self._board.update(started)
         run.started = True
         self._announcer.announce(QueueMoved())
-        drawing = asyncio.wrap_future(self._gpu.submit(started.request, run.listener))
+        drawing = asyncio.wrap_future(self._gpu.submit(started.request, run.listener, started.origin.user_id))
         try:
             result = await self._patience.wait(drawing, "the GPU thread")
         except EaselError as error:
@@ -135,13 +180,25 @@ class Dispatcher:
         if self._board.runs.get(job_id) is not run:
             return  # cancelled in its last step
         self._board.measured.learn(started.request, result.denoise_s, result.total_s)
-        task = asyncio.create_task(self._finish(run, result), name=f"finish-{job_id}")
-        self._finishing.add(task)
-        task.add_done_callback(self._finishing.discard)
+        self._start(self._finishing, self._finish(run, result), f"finish-{job_id}")
+
+    async def _still_allowed(self, run: Run) -> bool:
+        """Ask for the member's rights again; where they are lost, the request ends with the sentence and is refunded."""
+        if (self._clock() - run.job.created_at).total_seconds() < RIGHTS_FRESH_S:
+            return True
+        refusal = await self._patience.wait(self._why_not(run.job.origin), "a member's rights")
+        if refusal is None:
+            return True
+        if self._board.runs.get(run.job.id) is run:  # else it was cancelled or put back meanwhile
+            await self.fail(run.job, refusal)
+        return False
 
     async def _not_drawn(self, run: Run, error: EaselError) -> None:
         if self._board.runs.get(run.job.id) is not run:
             return  # cancelled, or put back by a stop: the store knows
+        if isinstance(error, DeviceLost):
+            self._board.remove(run.job.id)  # it stays running in the store, as after a crash: the next process sorts it
+            return
         if isinstance(error, ModelError):
             self.shelf.forget(run.job.request.model)
         if isinstance(error, GenerationCancelled):
@@ -165,7 +222,7 @@ class Dispatcher:
 
     async def _keep(self, run: Run, result: GenerationResult) -> None:
         job = run.job
-        pictures = await self._archive.write(job.id, job.request, result)
+        pictures = await self._write(run, result)
         rendered = await self._insist(
             lambda: self._store.render(job.id, pictures, draw_s=result.total_s, denoise_s=result.denoise_s)
         )
@@ -175,6 +232,17 @@ class Dispatcher:
             await self._clear(job.id)  # cancelled or deleted while its files were written
             return
         self._announcer.announce(Rendered(rendered), QueueMoved())
+
+    async def _write(self, run: Run, result: GenerationResult) -> tuple[PictureFile, ...]:
+        """Write the pictures. While the disk is full they wait in memory, and no further job is taken before long."""
+        while True:
+            try:
+                return await self._archive.write(run.job.id, run.job.request, result)
+            except DiskFull as error:
+                if self._board.runs.get(run.job.id) is not run:
+                    raise
+                log.warning("request %s is drawn and waits for room on the disk (%s)", run.job.id, error)
+                await self._patience.sleep(STORAGE_RETRY_S, "room on the disk")
 
     async def _clear(self, job_id: str) -> None:
         try:
@@ -215,7 +283,8 @@ class Dispatcher:
     async def _show_preview(self, run: Run, news: Progress) -> None:
         try:
             assert news.preview is not None
-            preview = await self._archive.preview(news.preview)
+            allowed = self._adult.allows(age_restricted=run.job.origin.age_restricted)
+            preview = await self._archive.preview(news.preview, adult_allowed=allowed)
         except Exception:
             log.exception("a preview of request %s could not be made", run.job.id)
             preview = None
@@ -225,5 +294,5 @@ class Dispatcher:
             self._announcer.announce(self._drawing(run, preview))
 
     def _drawing(self, run: Run, preview: bytes | None) -> Drawing:
-        eta_s = self._board.measured.remaining_s(run.job.request, run.step, run.steps)
+        eta_s = self._board.remaining_s(run)
         return Drawing(run.job.id, run.step, run.steps, eta_s, preview)

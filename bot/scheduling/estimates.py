@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from bot.generation import GenerationRequest
+from bot.generation import STANDARD, GenerationRequest
 
 _NEWEST = 0.3
 """Weight of the newest measurement: a few requests are enough to follow a change, one slow one does not mislead."""
@@ -45,7 +45,7 @@ class StepTimes:
         self._steps.move_to_end(shape)
         while len(self._steps) > _SHAPES_KEPT:
             self._steps.popitem(last=False)
-        model, pixels = request.model, _pixels(request)
+        model, pixels = _model(request), _pixels(request)
         if model in self._per_pixel:
             self._per_pixel[model].take(step_s / pixels)
             # Loading the weights fell into the first one's time; a shorter time is the truer one.
@@ -61,7 +61,7 @@ class StepTimes:
         known = self._steps.get(_shape(request))
         if known is not None:
             return known.value
-        rate = self._per_pixel.get(request.model)
+        rate = self._per_pixel.get(_model(request))
         return None if rate is None else rate.value * _pixels(request)
 
     def duration_s(self, request: GenerationRequest) -> float | None:
@@ -74,15 +74,20 @@ class StepTimes:
         if step_s is None:
             return None
         left = max(0, steps - step) / max(1, steps)
-        return left * step_s * request.num_inference_steps + self._overheads[request.model].value
+        return left * step_s * request.num_inference_steps + self._overheads[_model(request)].value
 
 
 def _set(average: _Average, value: float) -> None:
     average.value = value
 
 
+def _model(request: GenerationRequest) -> str:
+    """Drafts have another decoder and mostly no guidance: to the clock they are another model."""
+    return request.model if request.quality == STANDARD else f"{request.model} {request.quality}"
+
+
 def _shape(request: GenerationRequest) -> _Shape:
-    return request.model, request.width, request.height, request.count
+    return _model(request), request.width, request.height, request.count
 
 
 def _pixels(request: GenerationRequest) -> int:

@@ -39,13 +39,18 @@ class JobQueue:
         self._users[job_id] = user_id
         self._changed()
 
-    def pop(self, skip: Callable[[str], bool] | None = None) -> str | None:
-        """Take the next job, passing over those that `skip` names, which keep their places; None where none is left."""
-        for user_id, line in self._ring.items():
+    def first(self, skip: Callable[[str], bool] | None = None) -> str | None:
+        """Name the next job, passing over those that `skip` names; None where none is left."""
+        for line in self._ring.values():
             for job_id in line:
                 if skip is None or not skip(job_id):
-                    return self._serve(job_id, user_id)
+                    return job_id
         return None
+
+    def pop(self, skip: Callable[[str], bool] | None = None) -> str | None:
+        """Take the job that `first` names; those that are passed over keep their places."""
+        job_id = self.first(skip)
+        return None if job_id is None else self._serve(job_id, self._users[job_id])
 
     def remove(self, job_id: str) -> bool:
         """Take a job out; whether it waited."""

@@ -5,25 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from datetime import datetime
 from typing import Any, TypeVar
 
 from bot import limits
 from bot.catalogue import Catalogue
 from bot.engine.base import Weights
-from bot.errors import (
-    DiskFull,
-    EaselError,
-    GenerationError,
-    JobNotFound,
-    LimitReached,
-    NotPermitted,
-    RequestError,
-    StorageError,
-)
-from bot.files.archive import Archive
+from bot.engine.metrics import Metrics
+from bot.errors import DatabaseDamaged, EaselError, JobNotFound, NotPermitted, RequestError, StorageError
+from bot.files.archive import Archive, InputPicture
 from bot.generation import (
     Actor,
     GenerationOptions,
@@ -35,18 +27,21 @@ from bot.generation import (
     Place,
     PostedTo,
 )
-from bot.moderation import Moderator
+from bot.moderation import ADULT_BY_DEFAULT, AdultPolicy, Moderator
 from bot.provenance import PictureInfo
 from bot.scheduling.announcer import Announcer
 from bot.scheduling.board import Board, QueueOverview, Run
-from bot.scheduling.dispatcher import Dispatcher
+from bot.scheduling.dispatcher import BATCHES_ADMITTED, Dispatcher, WhyNot, never
 from bot.scheduling.estimates import StepTimes
 from bot.scheduling.events import Cancelled, Failed, JobEvent, Queued, QueueMoved, Rendered
 from bot.scheduling.fetching import ModelShelf
 from bot.scheduling.gpu_thread import GpuThread
+from bot.scheduling.intake import Intake
+from bot.scheduling.outbox import Outbox
 from bot.scheduling.patience import Patience
+from bot.scheduling.privacy import Erased, Holdings, Privacy
 from bot.scheduling.tidying import Tidying
-from bot.store.jobs import Added, JobStore
+from bot.store.jobs import JobStore
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -84,9 +79,17 @@ class GenerationService:
         new_seed: Callable[[], int],
         max_attempts: int,
         keep_days: int,
+        budget: int | None = None,
+        why_not: WhyNot = never,
+        room: int = BATCHES_ADMITTED,
         tick: Callable[[], float] = time.monotonic,
+        adult: AdultPolicy = ADULT_BY_DEFAULT,
     ) -> None:
-        """`clock` gives aware moments, `tick` monotonic seconds on any thread; `gpu` may be starting already."""
+        """`clock` gives aware moments, `tick` monotonic seconds on any thread; `gpu` may be starting already.
+
+        `room` is how many pictures are with the engine at once; `budget` what a member may use a day, in pixel-steps.
+        `why_not` says whether a member may still draw, when work on a request starts that has waited.
+        """
         self._store = store
         self._archive = archive
         self._gpu = gpu
@@ -94,25 +97,31 @@ class GenerationService:
         self._moderator = moderator
         self._patience = patience
         self._clock = clock
-        self._new_id = new_id
         self._new_seed = new_seed
         self._max_attempts = max_attempts
         self._tick = tick
-        self._board = Board()
+        self._adult = adult
+        self.outbox = Outbox(store)
+        """The records of results that take more than one message."""
+        self._board = Board(room)
         self._announcer = Announcer(patience)
         self._dispatcher = Dispatcher(
             board=self._board, store=store, archive=archive, gpu=gpu, announcer=self._announcer,
-            patience=patience, clock=clock, tick=tick,
+            patience=patience, clock=clock, tick=tick, why_not=why_not, adult=adult,
         )  # fmt: skip
         self._shelf = ModelShelf(
             weights, self._board, self._announcer, patience,
             tick=tick, arrived=self._dispatcher.look, fail=self._dispatcher.fail,
         )  # fmt: skip
         self._dispatcher.shelf = self._shelf
+        self._privacy = Privacy(
+            store=store, archive=archive, board=self._board, announcer=self._announcer, clock=clock,
+            budgeted=budget is not None,
+        )  # fmt: skip
         self._tidying = Tidying(store, archive, patience, clock=clock, tick=tick, keep_days=keep_days)
-        self._reserved: Counter[int] = Counter()
-        self._open = False
-        self._stopping = False
+        self._intake = Intake(
+            board=self._board, store=store, archive=archive, gpu=gpu, clock=clock, new_id=new_id, budget=budget
+        )
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._firm: set[asyncio.Task[Any]] = set()
 
@@ -125,6 +134,21 @@ class GenerationService:
     def engine_ready(self) -> bool:
         """Whether the engine has started and can draw."""
         return self._gpu.ready.done() and self._gpu.ready.exception() is None
+
+    @property
+    def engine_metrics(self) -> Metrics:
+        """The engine's numbers so far: steps a second, rows a pass, memory, what was known already, each by model."""
+        return self._gpu.metrics
+
+    @property
+    def budgeted(self) -> bool:
+        """Whether members have a budget a day."""
+        return self._privacy.budgeted
+
+    @property
+    def damaged(self) -> Future[DatabaseDamaged]:
+        """Done once the open database turns out to be damaged; nothing is taken from then on. Any thread."""
+        return self._store.damaged
 
     @property
     def measured(self) -> StepTimes:
@@ -141,8 +165,9 @@ class GenerationService:
         found = await self._store.recover(self._clock(), self._max_attempts, GIVEN_UP)
         for past in await self._store.measurements(MEASUREMENTS):
             self._board.measured.learn(past.request, past.denoise_s, past.draw_s)
-        # Before the first request of this process: what is not known now and has files is nobody's.
-        known = await self._store.ids()
+        # Before the first request of this process: what is not known now and has files is nobody's. A crash may also
+        # have come between a request's end and the removal of what was written for it.
+        known = await self._store.with_files()
         for job in found.waiting:
             self._board.add(job)
         ends = [Failed(job) if job.status is JobStatus.FAILED else Cancelled(job) for job in found.ended]
@@ -151,7 +176,7 @@ class GenerationService:
         self._announcer.announce(*(Queued(job) for job in found.waiting))
         if found.waiting or found.rendered:
             log.info("taken up: %d waiting, %d to be shown", len(found.waiting), len(found.rendered))
-        self._open = True
+        self._intake.open = True
         self._spawn("announcer", self._announcer.run())
         self._spawn("dispatcher", self._work(known))
         self._spawn("tidying", self._tidying.run())
@@ -162,14 +187,15 @@ class GenerationService:
         An attempt that is put back does not count. Reading and recording go on until `close`, so that results can
         still be shown. Repeatable, and harmless where `start` failed.
         """
-        self._stopping = True
+        self._intake.open = False
         end = self._tick() + deadline_s
         if self._firm:
             await asyncio.wait(set(self._firm), timeout=deadline_s)
         self._dispatcher.stop_taking()
         budget_s = max(0.0, end - self._tick() - min(GPU_END_S, deadline_s / 4))
-        for run in list(self._board.runs.values()):
-            if self._board.remaining_s(run) > budget_s:
+        # The longest first: what it leaves of the GPU, the others have.
+        for run in sorted(self._board.runs.values(), key=lambda run: self._board.remaining_s(run) or 0.0, reverse=True):
+            if (self._board.remaining_s(run) or 0.0) > budget_s:
                 await self._put_back(run)
         if (work := self._tasks.get("dispatcher")) is not None and not work.done():
             await asyncio.wait({work}, timeout=budget_s)
@@ -201,18 +227,10 @@ class GenerationService:
     def check_room(self, user_id: int) -> None:
         """Refuse where a request could not be taken now.
 
-        Raises LimitReached, DiskFull, GenerationError where the engine cannot draw, RequestError while stopping.
+        Raises LimitReached, DiskFull, GenerationError where the engine cannot draw, RequestError while stopping,
+        DatabaseDamaged.
         """
-        if not self._open or self._stopping:
-            raise RequestError("Easel is restarting; try again in a minute.")
-        if self._gpu.ready.done() and (error := self._gpu.ready.exception()) is not None:
-            raise GenerationError(f"Nothing can be drawn now: {error}") from error
-        if self._board.waiting_of(user_id) + self._reserved[user_id] >= limits.MAX_WAITING:
-            raise LimitReached(
-                f"You have {limits.MAX_WAITING} requests waiting, as many as one member may. "
-                "Let one finish, or cancel one with /cancel."
-            )
-        self._archive.check_space()
+        self._intake.check_room(user_id)
 
     async def submit(self, request: GenerationRequest, origin: Origin) -> Job:
         """Commit a request and let it wait its turn; what is returned survives a crash.
@@ -278,41 +296,44 @@ class GenerationService:
         self._board.set_message(job_id, message_id)
         await self._store.set_message(job_id, message_id)
 
+    async def export_member(self, user_id: int) -> bytes:
+        """Write all that is kept of a member as JSON. Raises StorageError."""
+        return await self._privacy.export(user_id)
+
+    async def holdings(self, user_id: int) -> Holdings:
+        """Count what is kept of a member. Raises StorageError."""
+        return await self._privacy.holdings(user_id)
+
+    async def erase_member(self, user_id: int) -> Erased:
+        """Remove all that is kept of a member, also what is being drawn; see `Privacy.erase`. Raises StorageError."""
+        return await self._firmly(self._privacy.erase(user_id))
+
     async def read_picture(self, file: PictureFile) -> bytes:
         """Read a finished picture's file. Raises JobNotFound where it is gone, StorageError."""
         return await self._archive.read(file)
+
+    async def read_smaller(self, file: PictureFile, limit_bytes: int) -> tuple[str, bytes]:
+        """Encode a finished picture anew so that it fits, with its marks; a file name and the bytes.
+
+        Raises JobNotFound, StorageError.
+        """
+        return await self._archive.read_smaller(file, limit_bytes)
+
+    async def check_input(self, data: bytes, origin: Origin) -> InputPicture:
+        """Open and judge a picture to draw from. Raises AttachmentRefused, ModerationRefused where it may not be used."""
+        allowed = self._adult.allows(age_restricted=origin.age_restricted)
+        return await self._archive.check_input(data, adult_allowed=allowed)
 
     async def read_info(self, data: bytes) -> PictureInfo | None:
         """Read how any picture was made; None where it does not say. Raises AttachmentRefused."""
         return await self._archive.read_info(data)
 
     async def _submit(self, request: GenerationRequest, origin: Origin) -> Job:
-        try:
-            self.check_room(origin.user_id)
-        except (LimitReached, DiskFull):
-            # The same interaction delivered twice may itself fill the last place.
-            known = await self._store.by_interaction(origin.interaction_id, self._clock())
-            if known is None:
-                raise
-            return known
-        # Reserved before the first wait, or parallel requests would all see the last free place.
-        self._reserved[origin.user_id] += 1
-        try:
-            added = await self._add(request, origin)
-        finally:
-            self._reserved[origin.user_id] -= 1
-            if not self._reserved[origin.user_id]:
-                del self._reserved[origin.user_id]
+        added = await self._intake.commit(request, origin)
         if added.created:
-            self._board.add(added.job)
             self._announcer.announce(Queued(added.job), QueueMoved())
             self._dispatcher.look()
         return added.job
-
-    async def _add(self, request: GenerationRequest, origin: Origin) -> Added:
-        while (added := await self._store.add(self._new_id(), request, origin, self._clock())) is None:
-            log.info("an id was taken; another one")
-        return added
 
     async def _cancel(self, job_id: str) -> Job:
         cancelled = await self._store.cancel(job_id, self._clock())

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,13 +15,15 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
-from bot.errors import ConfigError, DatabaseDamaged, DiskFull, StorageError
+from bot.errors import ConfigError, DatabaseDamaged, DatabaseLocked, DiskFull, StorageError
 from bot.store import migrate
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 BUSY_TIMEOUT_MS = 5_000
+FOLD_TIMEOUT_MS = 50
+"""How long a reader may hold up the folding of the journal, and with it everybody who waits for this thread."""
 
 
 class Database:
@@ -33,6 +35,9 @@ class Database:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._engine: Engine | None = None
         self._connection: Connection | None = None
+        self.damaged: Future[DatabaseDamaged] = Future()
+        """Done once the open database turns out to be damaged: nothing that it says can be trusted from then on."""
+        self.damaged.set_running_or_notify_cancel()
 
     async def open(self) -> None:
         """Check, create or migrate the database, then connect. Raises DatabaseDamaged or DiskFull; changes nothing then."""
@@ -45,6 +50,30 @@ class Database:
         """
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, work)
+        except RuntimeError as error:
+            raise StorageError("The database is closed; Easel is stopping.") from error
+
+    async def fold(self) -> None:
+        """Write the journal into the database and empty it, so that what was erased is not left in the journal.
+
+        Where somebody reads just now it is left for the next time. Raises StorageError or a kind of it.
+        """
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._fold)
+        except RuntimeError as error:
+            raise StorageError("The database is closed; Easel is stopping.") from error
+
+    async def beside(self, work: Callable[[Path], T]) -> T:
+        """Run `work` with the database's path on its thread, outside a transaction. Raises StorageError or a kind of it."""
+
+        def run() -> T:
+            try:
+                return work(Path(self._url.database or "").resolve())
+            except (sqlite3.Error, OSError) as error:
+                raise translated(error, self._name) from error
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, run)
         except RuntimeError as error:
             raise StorageError("The database is closed; Easel is stopping.") from error
 
@@ -75,6 +104,21 @@ class Database:
             with self._connection.begin():
                 return work(self._connection)
         except SQLAlchemyError as error:
+            ours = translated(error, self._name)
+            if isinstance(ours, DatabaseDamaged) and not self.damaged.done():
+                self.damaged.set_result(ours)
+            raise ours from error
+
+    def _fold(self) -> None:
+        if self._connection is None:
+            raise StorageError("The database is not open.")
+        # Around SQLAlchemy, which would begin a transaction first.
+        driver: Any = self._connection.connection.dbapi_connection
+        try:
+            driver.execute(f"PRAGMA busy_timeout={FOLD_TIMEOUT_MS}")
+            driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            driver.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        except sqlite3.Error as error:
             raise translated(error, self._name) from error
 
     def _close(self) -> None:
@@ -131,9 +175,7 @@ def translated(error: Exception, name: str) -> StorageError:
     if code.startswith("SQLITE_FULL"):
         return DiskFull("The bot's disk is full, so nothing more can be recorded; please tell whoever runs it.")
     if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return DatabaseDamaged(
-            f"The database {name} is locked by another program. Stop that program, then start again."
-        )
+        return DatabaseLocked(f"The database {name} is locked by another program. Stop that program, then start again.")
     if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
         return DatabaseDamaged(migrate.damaged(name, str(cause)))
     log.error("the database failed (%s): %s", code or type(cause).__name__, cause)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 
-from bot.generation import GenerationRequest, Job, JobStatus, Origin, PictureFile, PostedTo
-from bot.store import transitions
+from bot.errors import DatabaseDamaged
+from bot.generation import GenerationRequest, Job, JobStatus, Origin, PictureFile, Post, PostedTo
+from bot.store import ledger, posts, privacy, transitions
 from bot.store.database import Database
 from bot.store.rows import file_values, load_job, load_jobs, origin_values, request_of, request_text
 from bot.store.schema import files, jobs
@@ -57,6 +59,11 @@ class JobStore:
         """Take an SQLAlchemy address; raises ConfigError where it is none."""
         self._database = Database(address)
 
+    @property
+    def damaged(self) -> Future[DatabaseDamaged]:
+        """Done once the open database turns out to be damaged."""
+        return self._database.damaged
+
     async def open(self) -> None:
         """Check, create or migrate the database. Raises DatabaseDamaged and leaves the file as it is then."""
         await self._database.open()
@@ -65,8 +72,13 @@ class JobStore:
         """Finish and close. Repeatable."""
         await self._database.close()
 
-    async def add(self, job_id: str, request: GenerationRequest, origin: Origin, now: datetime) -> Added | None:
-        """Commit a new request as queued; None where `job_id` is taken, the old job where the interaction is known."""
+    async def add(
+        self, job_id: str, request: GenerationRequest, origin: Origin, now: datetime, *, budget: int | None = None
+    ) -> Added | None:
+        """Commit a new request as queued; None where `job_id` is taken, the old job where the interaction is known.
+
+        Its price is reserved with it. Raises LimitReached where the member's `budget` (pixel-steps a day) has no room.
+        """
 
         def work(connection: Connection) -> Added | None:
             known = load_jobs(connection, select(jobs).where(jobs.c.interaction_id == origin.interaction_id), now)
@@ -74,6 +86,7 @@ class JobStore:
                 return Added(known[0], created=False)
             if load_job(connection, job_id) is not None:
                 return None
+            ledger.reserve(connection, job_id, request, origin, now, budget)
             values = {**origin_values(origin), "id": job_id, "request": request_text(request), "created_at": now}
             status = JobStatus.QUEUED.value
             connection.execute(insert(jobs).values(**values, status=status, attempt=0, told=False))
@@ -108,18 +121,23 @@ class JobStore:
     async def recover(self, now: datetime, max_attempts: int, given_up: str) -> Recovered:
         """Sort what an earlier process left behind; to be called once, before anything is drawn.
 
-        Running goes back to queued, its attempt counted; what has had `max_attempts` fails with the sentence
-        `given_up`, in which `{attempts}` is filled in.
+        Running goes back to queued and is drawn alone from then on. Only what was running alone counts the crash as an
+        attempt, since it alone can have been the cause: where it has had `max_attempts` of them, it fails with the
+        sentence `given_up`, in which `{attempts}` is filled in.
         """
 
         def work(connection: Connection) -> Recovered:
             tokens: dict[str, str | None] = {}
-            for job in load_jobs(connection, _unfinished(JobStatus.QUEUED, JobStatus.RUNNING), now):
-                if job.attempt >= max_attempts:
+            running = load_jobs(connection, _unfinished(JobStatus.RUNNING), now)
+            for job in running:
+                if len(running) > 1:
+                    # `started_at` stays, which marks it as one to be drawn alone though no attempt counts.
+                    transitions.apply(connection, transitions.PUT_BACK, job.id, attempt=job.attempt - 1)
+                elif job.attempt >= max_attempts:
                     tokens[job.id] = job.origin.interaction_token  # erased with the end, and needed once to tell it
                     error = given_up.format(attempts=job.attempt)
                     transitions.apply(connection, transitions.FAIL, job.id, error=error, finished_at=now)
-                elif job.status is JobStatus.RUNNING:
+                else:
                     transitions.apply(connection, transitions.PUT_BACK, job.id, started_at=None)
             recent = now - timedelta(seconds=TOLD_AGAIN_S)
             ended = (JobStatus.FAILED.value, JobStatus.CANCELLED.value)
@@ -148,7 +166,7 @@ class JobStore:
     async def render(
         self, job_id: str, pictures: Sequence[PictureFile], *, draw_s: float, denoise_s: float
     ) -> Job | None:
-        """Record the pictures that are on disk now."""
+        """Record the pictures that are on disk now, and charge for them."""
 
         def work(connection: Connection) -> Job | None:
             times = {"draw_s": draw_s, "denoise_s": denoise_s}
@@ -157,7 +175,10 @@ class JobStore:
             connection.execute(delete(files).where(files.c.job_id == job_id))
             if pictures:
                 connection.execute(insert(files), [file_values(job_id, file) for file in pictures])
-            return load_job(connection, job_id)
+            job = load_job(connection, job_id)
+            assert job is not None
+            ledger.settle(connection, job_id, job.request, pictures)
+            return job
 
         return await self._database.run(work)
 
@@ -171,6 +192,21 @@ class JobStore:
         return await self._change(
             transitions.POST, job_id, posted_to=posted_to.value, finished_at=now, told=True, **known
         )
+
+    async def plan_posts(self, job_id: str, pictures: Sequence[Sequence[int]]) -> tuple[Post, ...]:
+        """Record which message will show which pictures, or find what was recorded before."""
+        return await self._database.run(lambda connection: posts.plan(connection, job_id, pictures))
+
+    async def posts(self, job_id: str) -> tuple[Post, ...]:
+        """List the messages of a result that takes more than one."""
+        return await self._database.run(lambda connection: posts.load(connection, job_id))
+
+    async def note_post(
+        self, job_id: str, part: int, message_id: int | None, channel_id: int | None, *, done: bool
+    ) -> None:
+        """Record a message of such a result; `done` once it shows its pictures."""
+        known = {name: value for name, value in (("message_id", message_id), ("channel_id", channel_id)) if value}
+        await self._database.run(lambda connection: posts.note(connection, job_id, part, done=done, **known))
 
     async def fail(self, job_id: str, error: str, now: datetime) -> Job | None:
         """Give up with a sentence for the member."""
@@ -187,6 +223,7 @@ class JobStore:
             job = load_job(connection, job_id)
             if job is not None:
                 connection.execute(delete(jobs).where(jobs.c.id == job_id))
+                ledger.close(connection, job_id)
             return job
 
         return await self._database.run(work)
@@ -200,13 +237,18 @@ class JobStore:
         await self._set(job_id, told=True)
 
     async def forget_tokens(self, now: datetime) -> int:
-        """Erase the interaction tokens that have expired; how many."""
+        """Erase the interaction tokens that have expired, from the journal too; how many.
+
+        Also takes those out of the journal that were erased from the rows before, because their request had ended.
+        """
         stale = jobs.c.interaction_token.is_not(None) & (jobs.c.expires_at <= now)
         # Live tokens belong to unfinished jobs only, so the index on the state keeps this cheap.
         where = jobs.c.status.in_(UNFINISHED) & stale
-        return await self._database.run(
+        erased = await self._database.run(
             lambda connection: connection.execute(update(jobs).where(where).values(interaction_token=None)).rowcount
         )
+        await self._database.fold()
+        return erased
 
     async def remove_finished(self, before: datetime, limit: int) -> tuple[str, ...]:
         """Delete at most `limit` jobs that ended before that moment; their ids, for their files."""
@@ -216,13 +258,55 @@ class JobStore:
             ids = tuple(connection.execute(query).scalars())
             if ids:
                 connection.execute(delete(jobs).where(jobs.c.id.in_(ids)))
+                for job_id in ids:
+                    ledger.close(connection, job_id)
             return ids
 
         return await self._database.run(work)
 
+    async def spent(self, user_id: int, now: datetime) -> int:
+        """Tell what a member has reserved and used today, in pixel-steps."""
+        return await self._database.run(lambda connection: ledger.spent(connection, user_id, now))
+
+    async def forget_ledger(self, now: datetime) -> int:
+        """Remove the ledger's entries of deleted requests that count no more; how many."""
+        return await self._database.run(lambda connection: ledger.forget_old(connection, now))
+
+    async def ledger_faults(self) -> tuple[str, ...]:
+        """Say where ledger and requests disagree; empty where it is balanced."""
+        return await self._database.run(ledger.faults)
+
+    async def export_member(self, user_id: int) -> dict[str, Any]:
+        """Give every row about a member, as JSON can hold it, without interaction tokens."""
+        return await self._database.run(lambda connection: privacy.export(connection, user_id))
+
+    async def erase_member(self, user_id: int, now: datetime, *, keep_today: bool) -> tuple[Job, ...]:
+        """Remove every row about a member; what they were. `scrub` is to follow.
+
+        `keep_today` leaves one number: what they have used of today's budget.
+        """
+        return await self._database.run(
+            lambda connection: privacy.erase(connection, user_id, now, keep_today=keep_today)
+        )
+
+    async def posts_of_member(self, user_id: int) -> dict[str, tuple[Post, ...]]:
+        """List the messages of a member's results that take more than one, by job."""
+        return await self._database.run(lambda connection: posts.of_member(connection, user_id))
+
+    async def scrub(self, user_id: int) -> None:
+        """Take what was erased of a member out of the journal, and their rows out of the backups that were kept."""
+        await self._database.fold()
+        await self._database.beside(lambda path: privacy.erase_from_backups(path, user_id))
+
     async def ids(self) -> frozenset[str]:
         """List every job's id."""
         return await self._database.run(lambda connection: frozenset(connection.execute(select(jobs.c.id)).scalars()))
+
+    async def with_files(self) -> frozenset[str]:
+        """List the jobs whose files are kept: all but those that ended without a picture shown."""
+        ended = (JobStatus.FAILED.value, JobStatus.CANCELLED.value)
+        query = select(jobs.c.id).where(jobs.c.status.not_in(ended))
+        return await self._database.run(lambda connection: frozenset(connection.execute(query).scalars()))
 
     async def measurements(self, limit: int) -> tuple[Measurement, ...]:
         """List how long the newest `limit` drawn requests took, oldest first."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SCRIPTS = Path(__file__).parent / "migrations"
-HEAD = "0001"
+HEAD = "0004"
 """The newest script's revision, here so that a start that has nothing to migrate need not load Alembic."""
 
 _MAGIC = b"SQLite format 3\x00"
@@ -166,6 +166,11 @@ def _copy(path: Path, copy: Path) -> None:
 def _keep(copy: Path, backup: Path) -> None:
     part = backup.with_name(f"{backup.name}.part")
     part.write_bytes(copy.read_bytes())
+    # A backup is kept for good, and an interaction's token for its 15 minutes only.
+    with contextlib.closing(sqlite3.connect(part)) as connection:
+        connection.execute("PRAGMA secure_delete=ON")
+        connection.execute("UPDATE jobs SET interaction_token = NULL")
+        connection.commit()
     _sync(part)
     part.replace(backup)
     _sync(backup.parent)

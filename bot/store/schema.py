@@ -91,3 +91,30 @@ files = Table(
     Column("nsfw_score", Float),
     Column("flagged", Boolean, nullable=False),
 )
+
+# What each request costs its member, in pixel-steps. No foreign key: what was drawn still counts today after its
+# request was deleted.
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("job_id", String(64), primary_key=True),
+    Column("user_id", BigInteger, nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reserved", BigInteger, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Index("ledger_by_user", "user_id", "at"),
+)
+
+posts = Table(
+    "posts",
+    metadata,
+    # The messages of a result that takes more than one; those that take one have no row here.
+    Column("job_id", String(64), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("part", Integer, primary_key=True),
+    # The `n` of its pictures, with commas between.
+    Column("pictures", Text, nullable=False),
+    Column("message_id", BigInteger),
+    Column("channel_id", BigInteger),
+    Column("done", Boolean, nullable=False),
+)

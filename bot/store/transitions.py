@@ -17,6 +17,7 @@ from typing import Any
 from sqlalchemy import Connection, update
 
 from bot.generation import JobStatus
+from bot.store import ledger
 from bot.store.schema import jobs
 
 _Q, _RUN, _DONE, _POSTING = JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.RENDERED, JobStatus.POSTING
@@ -46,7 +47,7 @@ TRANSITIONS = (START, PUT_BACK, RENDER, BEGIN_POSTING, POST, FAIL, CANCEL)
 def apply(connection: Connection, transition: Transition, job_id: str, **values: Any) -> bool:
     """Change a request's state and the columns in `values`; whether its state allowed it. Database thread.
 
-    A final state erases the interaction token.
+    A final state erases the interaction token; where nothing is shown, the member's quota comes back with it.
     """
     if transition.target.final:
         values["interaction_token"] = None
@@ -55,4 +56,6 @@ def apply(connection: Connection, transition: Transition, job_id: str, **values:
         .where(jobs.c.id == job_id, jobs.c.status.in_([source.value for source in transition.sources]))
         .values(status=transition.target.value, **values)
     )
+    if done.rowcount == 1 and transition.target in (JobStatus.FAILED, JobStatus.CANCELLED):
+        ledger.refund(connection, job_id)
     return done.rowcount == 1

@@ -7,11 +7,13 @@ import secrets
 from collections.abc import Awaitable
 from typing import Any
 
+import aiohttp
 import discord
 from discord import app_commands
 
 from bot.errors import EaselError
 from bot.prompts.text import inert
+from bot.transport import SILENT
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +44,9 @@ async def answer_error(interaction: discord.Interaction[Any], error: BaseExcepti
         return
     if isinstance(error, EaselError):
         text = str(error)
+    elif isinstance(error, aiohttp.ClientError | TimeoutError):
+        log.warning("interaction %s failed: Discord did not answer (%s)", interaction.id, error or type(error).__name__)
+        text = "Discord did not answer us just now. Nothing you queued is lost; try again in a moment."
     elif isinstance(error, app_commands.TransformerError | app_commands.AppCommandError):
         text = f"That did not work: {inert(str(error), 300)}"
     else:
@@ -50,7 +55,7 @@ async def answer_error(interaction: discord.Interaction[Any], error: BaseExcepti
         text = f"Something broke on our side; nothing you queued is lost. The operator finds it as `{reference}` in the log."
     try:
         await whisper(interaction, text)
-    except discord.HTTPException as failure:
+    except (discord.HTTPException, *SILENT) as failure:
         log.warning("could not answer interaction %s: %s", interaction.id, failure)
 
 

@@ -147,6 +147,7 @@ class DeleteButton(JobButton, template=rf"easel:v1:delete:{JOB}"):
             return
         if interaction.message is None or interaction.message.id != job.message_id:
             await house.delivery.erase(job)  # pressed on a copy, as `/history` shows them
+        await house.delivery.erase_more(job)
         with contextlib.suppress(JobNotFound):
             await house.service.delete(self.job_id, actor)
 
@@ -201,6 +202,7 @@ def options_of(request: GenerationRequest) -> GenerationOptions:
         guidance=request.guidance_scale,
         seed=request.seed,
         sampler=request.sampler,
+        quality=request.quality,
         private=request.private,
         spoiler=request.spoiler,
     )

@@ -85,18 +85,29 @@ def drawing(job: Job, state: Drawing, *, preview: bool) -> ui.LayoutView:
     return _card(AMBER, ui.Section(text, accessory=thumbnail), _row(CancelButton(job.id)))
 
 
-def result(job: Job, model_name: str, shown: Sequence[PictureFile]) -> ui.LayoutView:
-    """Show the pictures (attached under their file names), the facts and what can be done with them."""
+def result(
+    job: Job, model_name: str, shown: Sequence[PictureFile], *, notes: Sequence[str] = (), hidden: int | None = None
+) -> ui.LayoutView:
+    """Show the pictures (attached under their file names), the facts, `notes` and what can be done with them."""
     gallery = ui.MediaGallery(*(gallery_item(job, file) for file in shown))
     facts = [f"for <@{job.origin.user_id}>", *words.request_facts(job.request, model_name)]
     if job.draw_s is not None:
         facts.append(words.took(job.draw_s))
-    notes = [f"-# {' · '.join(facts)}"]
-    hidden = len(job.files) - len(shown)
+    lines = [f"-# {' · '.join(facts)}"]
+    if hidden is None:
+        hidden = len(job.files) - len(shown)
     if hidden:
         kept = "1 picture was" if hidden == 1 else f"{hidden} pictures were"
-        notes.append(f"-# {kept} withheld: they look adult, and this channel is not age-restricted.")
-    return _card(GREEN, ui.TextDisplay(title(job)), gallery, ui.TextDisplay("\n".join(notes)), result_row(job))
+        lines.append(f"-# {kept} withheld: they look adult, and such pictures are not shown in this channel.")
+    lines += [f"-# {note}" for note in notes]
+    return _card(GREEN, ui.TextDisplay(title(job)), gallery, ui.TextDisplay("\n".join(lines)), result_row(job))
+
+
+def more(job: Job, shown: Sequence[PictureFile], *, notes: Sequence[str]) -> ui.LayoutView:
+    """Show further pictures of a result that takes several messages; the buttons are on the first."""
+    gallery = ui.MediaGallery(*(gallery_item(job, file) for file in shown))
+    lines = [f"for <@{job.origin.user_id}> · {notes[0]}", *notes[1:]]
+    return _card(GREEN, gallery, ui.TextDisplay("\n".join(f"-# {line}" for line in lines)))
 
 
 def gallery_item(job: Job, file: PictureFile) -> discord.MediaGalleryItem:
@@ -116,7 +127,7 @@ def withheld(job: Job) -> ui.LayoutView:
     """Say that nothing is shown, and why."""
     why = (
         "The picture classifier takes this for an adult picture, or could not judge it. Such pictures are shown "
-        "only in age-restricted channels."
+        "only in age-restricted channels, where this bot shows them at all."
     )
     row = _row(AgainButton(job.id), EditButton(job.id), DeleteButton(job.id))
     return _card(RED, ui.TextDisplay(f"{title(job)}\n{why}"), row)

@@ -13,8 +13,9 @@ from discord import ui
 
 from bot.catalogue import ASPECTS, Catalogue
 from bot.errors import RequestError
-from bot.generation import GenerationOptions, Job
+from bot.generation import STANDARD, GenerationOptions, Job
 from bot.limits import MAX_NEGATIVE_CHARS, MAX_PROMPT_CHARS
+from bot.prompts.text import quoted
 from bot.ui.words import number
 
 FORM_ID = re.compile(r"easel:v1:form:(?P<job>[0-9a-z]{4,32})")
@@ -59,6 +60,7 @@ def more_lines(job: Job) -> str:
         "guidance": number(request.guidance_scale),
         "seed": str(request.seed),
         "sampler": request.sampler,
+        "quality": request.quality,
         "private": "yes" if request.private else "no",
         "spoiler": "yes" if request.spoiler else "no",
     }
@@ -80,7 +82,8 @@ def read_form(data: Mapping[str, Any], job: Job) -> GenerationOptions:
     elif model == job.request.model:
         values["width"], values["height"] = job.request.width, job.request.height
     values.update(read_more(answers.get("more", "")))
-    if model != job.request.model:
+    # Drafts have steps, guidance and sampler of their own, as another model has.
+    if model != job.request.model or values.get("quality", STANDARD) != job.request.quality:
         _drop_what_was_the_other_models(values, job)
     return GenerationOptions(**values)
 
@@ -107,7 +110,7 @@ def _answers(components: list[Any]) -> Iterator[tuple[str, str]]:
 
 
 _MORE: dict[str, type] = {
-    "count": int, "steps": int, "guidance": float, "seed": int, "sampler": str, "private": bool, "spoiler": bool,
+    "count": int, "steps": int, "guidance": float, "seed": int, "sampler": str, "quality": str, "private": bool, "spoiler": bool,
     "width": int, "height": int,
 }  # fmt: skip
 _YES = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
@@ -120,7 +123,7 @@ def read_more(text: str) -> dict[str, Any]:
         key, colon, value = (part.strip() for part in line.partition(":"))
         key = key.lower()
         if not colon or key not in _MORE:
-            raise RequestError(f"The line “{line[:80]}” is not “key: value” with one of {', '.join(_MORE)}.")
+            raise RequestError(f"The line “{quoted(line, 80)}” is not “key: value” with one of {', '.join(_MORE)}.")
         if not value:
             continue
         kind = _MORE[key]
@@ -128,7 +131,7 @@ def read_more(text: str) -> dict[str, Any]:
             values[key] = _YES[value.lower()] if kind is bool else kind(value)
         except (ValueError, KeyError):
             takes = {int: "a whole number", float: "a number", bool: "yes or no"}[kind]
-            raise RequestError(f"{key} is “{value[:40]}”; it takes {takes}.") from None
+            raise RequestError(f"{key} is “{quoted(value, 40)}”; it takes {takes}.") from None
     return values
 
 

@@ -11,20 +11,26 @@ from discord import ui
 
 from bot.errors import EaselError, RequestError
 from bot.generation import Job, PictureFile, PostedTo
+from bot.posting import chosen, pack
 from bot.prompts.text import inert, plain
 from bot.ui import cards
 from bot.ui.answers import guarded
 from bot.ui.buttons import JOB, visible_job
 from bot.ui.house import House, house_of, origin_of
-from bot.ui.messenger import Attachment
+from bot.ui.messenger import Attachment, Undeliverable
+from bot.ui.parcels import Limits, parcels
 from bot.ui.view import sealed
 
 PAGE = 5
 
 
-def shown_files(job: Job, *, age_restricted: bool) -> list[PictureFile]:
+def shown_files(job: Job, *, adult_allowed: bool) -> list[PictureFile]:
     """Choose the pictures that may be shown where the member is looking now."""
-    return [file for file in job.files if age_restricted or not file.flagged]
+    return [file for file in job.files if adult_allowed or not file.flagged]
+
+
+def _adult_allowed(interaction: discord.Interaction[Any], house: House) -> bool:
+    return house.adult.allows(age_restricted=origin_of(interaction, house.clock()).age_restricted)
 
 
 async def answer_page(interaction: discord.Interaction[Any], house: House, *, before: str | None = None) -> None:
@@ -35,16 +41,16 @@ async def answer_page(interaction: discord.Interaction[Any], house: House, *, be
         end = "Nothing older." if before else "Nothing yet. `/imagine` draws your first picture."
         await interaction.followup.send(end, ephemeral=True)
         return
-    restricted = origin_of(interaction, house.clock()).age_restricted
+    allowed = _adult_allowed(interaction, house)
     page, more = jobs[:PAGE], len(jobs) > PAGE
-    pictures = {job.id: await _first_picture(house, job, restricted) for job in page}
+    pictures = {job.id: await _first_picture(house, job, allowed) for job in page}
     view = _page(page, pictures, older=page[-1].id if more else None)
     files = [picture.as_file() for picture in pictures.values() if picture is not None]
     await interaction.followup.send(view=view, files=files, ephemeral=True)
 
 
-async def _first_picture(house: House, job: Job, age_restricted: bool) -> Attachment | None:
-    for file in shown_files(job, age_restricted=age_restricted)[:1]:
+async def _first_picture(house: House, job: Job, adult_allowed: bool) -> Attachment | None:
+    for file in shown_files(job, adult_allowed=adult_allowed)[:1]:
         try:
             return Attachment(file.file_name, await house.service.read_picture(file))
         except (OSError, EaselError):
@@ -137,10 +143,23 @@ class ShowSelect(ui.DynamicItem[ui.Select[Any]], template=r"easel:v1:show"):
         if job.origin.user_id != interaction.user.id:
             raise RequestError("This is not in your history.")
         await interaction.response.defer(ephemeral=True, thinking=True)
-        restricted = origin_of(interaction, house.clock()).age_restricted
-        shown = shown_files(job, age_restricted=restricted)
-        files = [Attachment(file.file_name, await house.service.read_picture(file)) for file in shown]
-        if not files:
-            raise RequestError("Its pictures are withheld here; look in an age-restricted channel.")
-        view = cards.result(job, house.service.catalogue.name_of(job.request.model), shown)
-        await interaction.followup.send(view=view, files=[file.as_file() for file in files], ephemeral=True)
+        shown = shown_files(job, adult_allowed=_adult_allowed(interaction, house))
+        if not shown:
+            raise RequestError(
+                "Its pictures are withheld here; look in an age-restricted channel, unless the bot shows such nowhere."
+            )
+        name = house.service.catalogue.name_of(job.request.model)
+        # The first takes the place of the deferred answer, and where the bot is a guest there may be five more.
+        plan = parcels(shown, Limits(interaction.filesize_limit, messages=6))
+        for part, parcel in enumerate(plan, 1):
+            try:
+                packed = await pack(house.service, chosen(shown, parcel.pictures), parcel.file_bytes)
+            except Undeliverable as error:
+                raise RequestError(str(error)) from error
+            notes = [f"message {part} of {len(plan)}"] if len(plan) > 1 else []
+            if part == 1:
+                notes += packed.notes
+                view = cards.result(job, name, packed.shown, notes=notes, hidden=len(job.files) - len(shown))
+            else:
+                view = cards.more(job, packed.shown, notes=[*notes, *packed.notes])
+            await interaction.followup.send(view=view, files=[file.as_file() for file in packed.files], ephemeral=True)

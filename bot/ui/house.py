@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import discord
 
 from bot.generation import Actor, Origin
+from bot.moderation import ADULT_BY_DEFAULT, AdultPolicy
 from bot.scheduling.service import GenerationService
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ TOKEN_LIFETIME_S = 15 * 60
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """The service below, the delivery beside, and the two things that reach outside.
+    """The service below, the delivery beside, the two things that reach outside, and where adult pictures may be.
 
     `fetch(url, max_bytes)` reads an attachment; `clock()` is aware UTC time.
     """
@@ -29,6 +30,7 @@ class House:
     delivery: Delivery
     fetch: Callable[[str, int], Awaitable[bytes]]
     clock: Callable[[], datetime]
+    adult: AdultPolicy = ADULT_BY_DEFAULT
 
 
 def house_of(interaction: discord.Interaction[Any]) -> House:
@@ -47,7 +49,6 @@ def origin_of(interaction: discord.Interaction[Any], now: datetime) -> Origin:
 
     `now` rather than Discord's clock starts the token's 15 minutes; a minute is kept in hand.
     """
-    in_guild = interaction.guild_id is not None
     return Origin(
         interaction_id=interaction.id,
         application_id=interaction.application_id,
@@ -59,10 +60,17 @@ def origin_of(interaction: discord.Interaction[Any], now: datetime) -> Origin:
         guild_id=interaction.guild_id,
         age_restricted=_age_restricted(interaction.channel),
         attachment_size_limit=interaction.filesize_limit,
-        bot_in_channel=interaction.client.get_guild(interaction.guild_id or 0) is not None
-        if in_guild
-        else isinstance(interaction.channel, discord.DMChannel),
+        bot_in_channel=_bot_in_channel(interaction),
     )
+
+
+def _bot_in_channel(interaction: discord.Interaction[Any]) -> bool:
+    """Whether the bot itself is there, and not only with the member who installed it for themselves."""
+    if interaction.guild_id is None:
+        # A conversation of two members is a DMChannel, too.
+        return isinstance(interaction.channel, discord.DMChannel) and not interaction.context.private_channel
+    guest = interaction.is_user_integration() and not interaction.is_guild_integration()
+    return not guest and interaction.client.get_guild(interaction.guild_id) is not None
 
 
 def _age_restricted(channel: Any) -> bool:

@@ -10,7 +10,7 @@ from discord import ui
 
 from bot import provenance
 from bot.catalogue import Catalogue
-from bot.generation import Job
+from bot.generation import STANDARD, Job
 from bot.prompts.text import inert
 from bot.ui import words
 from bot.ui.view import fenced, sealed
@@ -34,6 +34,7 @@ def job_info(job: Job, catalogue: Catalogue) -> ui.LayoutView:
         ("Steps", str(request.num_inference_steps)),
         ("Guidance", words.number(request.guidance_scale)),
         ("Sampler", request.sampler),
+        *([("Quality", request.quality)] if request.quality != STANDARD else []),
         ("Seed", seeds),
         ("Asked for", f"by <@{job.origin.user_id}>, {_when(job.created_at)}"),
     ]
@@ -66,6 +67,8 @@ def picture_info(file_name: str, info: provenance.PictureInfo | None) -> ui.Layo
     skip = {"Prompt", "Negative prompt"}
     facts = [(label, value) for label, value in provenance.facts(info) if label not in skip]
     if facts:
-        items.append(ui.TextDisplay("\n".join(f"**{label}** {inert(value, 200)}" for label, value in facts)[:1200]))
+        items.append(
+            ui.TextDisplay("\n".join(f"**{inert(label, 60)}** {inert(value, 200)}" for label, value in facts)[:1200])
+        )
     items.append(ui.TextDisplay(f"-# read from {name}"))
     return sealed(ui.Container(*items))

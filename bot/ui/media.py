@@ -42,9 +42,18 @@ def media_of(message: discord.Message) -> list[Media]:
     return list(found.values())
 
 
+def shows_button(message: discord.Message, custom_id: str) -> bool:
+    """Whether a message has a button or select of this custom id."""
+    return any(getattr(component, "custom_id", None) == custom_id for component in walk(message.components))
+
+
 def shows_job(message: discord.Message, job_id: str) -> bool:
     """Whether a message shows a request's result: its pictures, or a button of it."""
     if any(f"-{job_id}-" in media.name for media in media_of(message)):
         return True
-    ids = (getattr(component, "custom_id", None) or "" for component in walk(message.components))
-    return any(custom_id == f"easel:v1:delete:{job_id}" for custom_id in ids)
+    return shows_button(message, f"easel:v1:delete:{job_id}")
+
+
+def shows_file(message: discord.Message, job_id: str, n: int) -> bool:
+    """Whether a message shows picture `n` (from 0) of a request, in whatever format."""
+    return any(f"easel-{job_id}-{n + 1}." in media.name for media in media_of(message))

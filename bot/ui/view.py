@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from discord import ui
+
+from bot.prompts.text import legible
+
+_FENCE = re.compile("`(?=`)")
 
 
 def sealed(*items: ui.Item[Any]) -> ui.LayoutView:
@@ -17,5 +22,5 @@ def sealed(*items: ui.Item[Any]) -> ui.LayoutView:
 
 
 def fenced(text: str, limit: int) -> str:
-    """Show at most `limit` characters as typed, in a code block; only its own fence has to be broken."""
-    return "```\n" + text.replace("```", "`\u200b``")[:limit] + "\n```"
+    """Show at most `limit` characters as typed, in a code block; only what would end it, or garble it, is broken."""
+    return "```\n" + _FENCE.sub("`\u200b", legible(text))[:limit] + "\n```"

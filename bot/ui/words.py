@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bot.generation import GenerationRequest
+from bot.generation import STANDARD, GenerationRequest
 
 BAR_CELLS = 10
 
@@ -40,6 +40,16 @@ def size(size_bytes: int) -> str:
     return f"{size_bytes / 1e9:.1f} GB"
 
 
+def size_mb(size_bytes: int) -> str:
+    """Write a file's size as "12.3 MB" or "0.4 MB"."""
+    return f"{size_bytes / 1e6:.1f} MB"
+
+
+def pictures(count: int) -> str:
+    """Write "1 picture" or "3 pictures"."""
+    return "1 picture" if count == 1 else f"{count} pictures"
+
+
 def fetched(done_bytes: int, total_bytes: int | None) -> str:
     """Write a download's progress: "3.1 of 6.9 GB"."""
     if total_bytes is None:
@@ -60,10 +70,15 @@ def number(value: float) -> str:
     return f"{value:g}"
 
 
+def count_of(number: int, what: str) -> str:
+    """Write 1 as "1 request" and 1200 as "1,200 requests"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def request_facts(request: GenerationRequest, model_name: str) -> list[str]:
     """Name what a request asks for, for the small line below the pictures."""
     return [
-        model_name,
+        model_name if request.quality == STANDARD else f"{model_name}, {request.quality}",
         f"{request.width}×{request.height}",
         f"{request.num_inference_steps} steps",
         f"guidance {number(request.guidance_scale)}",

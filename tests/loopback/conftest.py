@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from tests.loopback import BotProcess, LoopbackDiscord
-from tests.loopback.stage import HF_TOKEN, Stage
+from tests.loopback.stage import HF_TOKEN, ROOM, Stage
 
 HEARTBEAT_S = 0.25
 
@@ -24,7 +24,7 @@ Raise = Callable[..., Awaitable[Stage]]
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def shared_stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
     """One bot for many tests, which has drawn its first picture; it logs all it can, for the search for tokens."""
-    environment = {"EASEL_LOG_LEVEL": "debug", "HF_TOKEN": HF_TOKEN}
+    environment = {"EASEL_LOG_LEVEL": "debug", "HF_TOKEN": HF_TOKEN, **ROOM}
     folder = tmp_path_factory.mktemp("bot")
     async with (
         LoopbackDiscord(heartbeat_interval_s=HEARTBEAT_S) as discord,
@@ -62,7 +62,7 @@ async def set_up(tmp_path: Path) -> AsyncIterator[Raise]:
         ) -> Stage:  # fmt: skip
             discord = await stack.enter_async_context(LoopbackDiscord(**server))
             folder = data_dir or tmp_path / f"bot-{len(made)}"
-            bot = BotProcess(discord, folder, environment={"HF_TOKEN": HF_TOKEN, **(environment or {})})
+            bot = BotProcess(discord, folder, environment={"HF_TOKEN": HF_TOKEN, **ROOM, **(environment or {})})
             stack.push_async_callback(bot.kill)
             made.append(Stage(discord, bot))
             if start:

@@ -81,6 +81,8 @@ class Gateway:
         """A close code (4004, 4014) that answers every IDENTIFY."""
         self.invalidate_next = 0
         """How many of the next IDENTIFY or RESUME are answered with Invalid Session (not resumable)."""
+        self.session_start_limit = {"total": 1000, "remaining": 1000, "reset_after": 86_400_000}
+        """What `GET /gateway/bot` tells (milliseconds); every IDENTIFY takes one."""
         self.identify: dict[str, Any] | None = None
         """The data of the last IDENTIFY."""
         self._sessions: dict[str, Session] = {}
@@ -181,6 +183,7 @@ class Gateway:
     async def _identify(self, connection: Connection, data: dict[str, Any]) -> None:
         self.identify = data
         self.identified_at.append(self._server.now())
+        self.session_start_limit["remaining"] = max(0, self.session_start_limit["remaining"] - 1)
         if self.refuse_identify_with is not None:
             await connection.ws.close(code=self.refuse_identify_with)
             return

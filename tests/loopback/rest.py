@@ -50,7 +50,7 @@ class Rest:
     # who and where
 
     async def gateway(self, request: web.Request) -> web.Response:
-        limit = {"total": 1000, "remaining": 1000, "reset_after": 0, "max_concurrency": 1}
+        limit = {**self._server.gateway.session_start_limit, "max_concurrency": 1}
         return reply({"url": self._server.gateway_url, "shards": 1, "session_start_limit": limit})
 
     async def me(self, request: web.Request) -> web.Response:
@@ -84,7 +84,7 @@ class Rest:
 
     async def guild_member(self, request: web.Request) -> web.Response:
         for user in self._server.users.values():
-            if str(user.id) == request.match_info["user_id"]:
+            if str(user.id) == request.match_info["user_id"] and not user.left:
                 return reply(user.member_payload())
         raise ApiError(404, 10007, "Unknown Member")
 

@@ -73,6 +73,8 @@ def _with_text_ids(body: Any) -> Any:
             key: str(value)
             if (key == "id" and "type" not in body and isinstance(value, int))
             or (key.endswith("_id") and isinstance(value, int))
+            else [str(one) for one in value]
+            if key in ("users", "roles") and isinstance(value, list)
             else _with_text_ids(value)
             for key, value in body.items()
         }

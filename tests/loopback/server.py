@@ -66,6 +66,8 @@ class LoopbackDiscord:
         self.messages: dict[int, Message] = {}
         self.interactions: dict[int, Interaction] = {}
         self.files: dict[int, Attachment] = {}
+        self.roles: dict[int, Permissions] = {}
+        """Roles beside @everyone, by id."""
         self.command_sets: dict[int | None, list[dict[str, Any]]] = {None: install_commands or []}
         """Registered commands by guild id; None is the global set."""
         self.requests: list[Recorded] = []
@@ -233,7 +235,10 @@ class LoopbackDiscord:
         }  # fmt: skip
 
     def guild_payload(self) -> dict[str, Any]:
-        everyone = {
+        def role(id: int, name: str, rights: Permissions) -> dict[str, Any]:
+            return {**everyone, "id": str(id), "name": name, "permissions": str(rights.value), "position": 1}
+
+        everyone: dict[str, Any] = {
             "id": str(self.guild_id), "name": "@everyone", "permissions": str(BOT_PERMISSIONS.value), "position": 0,
             "color": 0, "colors": {"primary_color": 0, "secondary_color": None, "tertiary_color": None}, "hoist": False,
             "managed": False, "mentionable": False, "flags": 0, "icon": None, "unicode_emoji": None,
@@ -242,9 +247,9 @@ class LoopbackDiscord:
         threads = [channel for channel in self.channels.values() if channel.type == THREAD]
         return {
             "id": str(self.guild_id), "name": "Loopback", "owner_id": str(self.users["eve"].id), "unavailable": False,
-            "roles": [everyone], "emojis": [], "stickers": [], "features": [], "preferred_locale": "en-US", "icon": None,
+            "roles": [everyone, *(role(id, f"role {id}", rights) for id, rights in self.roles.items())], "emojis": [], "stickers": [], "features": [], "preferred_locale": "en-US", "icon": None,
             "channels": [channel.payload() for channel in channels], "threads": [thread.payload() for thread in threads],
-            "members": [user.member_payload() for user in self.users.values()], "member_count": len(self.users),
+            "members": [user.member_payload() for user in self.users.values() if not user.left], "member_count": len(self.users),
             "presences": [], "voice_states": [], "stage_instances": [], "guild_scheduled_events": [], "premium_tier": 0,
             "verification_level": 0, "default_message_notifications": 0, "explicit_content_filter": 0, "mfa_level": 0,
             "nsfw_level": 0, "afk_timeout": 300, "system_channel_flags": 0, "joined_at": "2026-01-01T00:00:00+00:00",

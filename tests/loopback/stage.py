@@ -21,8 +21,10 @@ PROMPT = "a large red circle on a blue background"
 PICTURE = re.compile(r"(?:SPOILER_)?easel-(?P<job>[0-9a-z]+)-(?P<n>\d+)\.png")
 HF_TOKEN = "hf_abcdefghijklmnopqrstuvwxyz012345"
 DRAWN_WITHIN_S = 60.0
-LONG: dict[str, Any] = {"steps": 100}
-"""Options that keep the built-in model busy for some seconds."""
+ROOM = {"EASEL_MAX_BATCH": "1"}
+"""Four pictures are with the engine at once, so that one LONG request makes the others wait in line."""
+LONG: dict[str, Any] = {"steps": 40, "count": 4}
+"""Options that keep the built-in model busy for some seconds, with no room beside."""
 ENDLESS: dict[str, Any] = {"width": 128, "height": 128, "count": 4, "steps": 100}
 """Options of a request that is cancelled when it has served its purpose."""
 
@@ -120,6 +122,14 @@ class Stage:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
             return list(database.execute("SELECT id, status, interaction_id FROM jobs ORDER BY created_at, id"))
 
+    def ledger(self, one: Invocation) -> tuple[str, int] | None:
+        """The state and the amount (pixel-steps) of the request's entry in the quota ledger."""
+        path = self.bot.data_dir / "data" / "easel.db"
+        query = "SELECT state, amount FROM ledger JOIN jobs ON jobs.id = job_id WHERE interaction_id = ?"
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+            found: tuple[str, int] | None = database.execute(query, (one.interaction.id,)).fetchone()
+        return found
+
     def leaks(self) -> list[str]:
         """Every secret of this server that the bot wrote to its output."""
         secrets = [self.discord.token, HF_TOKEN, *(one.token for one in self.discord.interactions.values())]
@@ -130,5 +140,5 @@ class Stage:
         """What must hold after every test: no token in the output, nothing that Discord's schema forbids."""
         print(self.bot.all_logs[-4000:])
         assert not self.leaks()
-        assert self.discord.violations == []
+        assert self.discord.violations == [], self.discord.violations
         assert "Traceback" not in self.bot.all_logs

@@ -42,7 +42,7 @@ async def info(stage: Stage, upload: Upload) -> Invocation:
 async def test_info_on_our_own_picture_reads_all_that_made_it(stage: Stage) -> None:
     message = await stage.draw("ada", seed=4242, steps=5)
     said = shown((await info(stage, Upload("download.png", message.attachments[0].data))).private_text)
-    for part in (PROMPT, "**Seed** 4242", "**Steps** 5", "**Size** 64×64", "**Sampler** DDIM", "pocket"):
+    for part in (PROMPT, "**Seed** 4242", "**Steps** 5", "**Size** 128×128", "**Sampler** DDIM", "pocket"):
         assert part in said
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bot.exits import EXIT_DATABASE, EXIT_IN_USE
 from tests.loopback.conftest import Raise
 from tests.loopback.stage import Stage, shown
 
@@ -59,6 +60,11 @@ async def test_gateway_that_refuses_the_intents_ends_the_start_with_4(set_up: Ra
         pytest.param({"EASEL_MAX_BATCH": "many"}, "EASEL_MAX_BATCH is 'many'", id="number"),
         pytest.param({"EASEL_MODEL": "nothing"}, "nothing", id="model"),
         pytest.param({"EASEL_MODELS_FILE": "/nowhere/models.toml"}, "/nowhere/models.toml", id="models file"),
+        pytest.param(
+            {"EASEL_C2PA_CERT": "/nowhere/cert.pem", "EASEL_C2PA_KEY": "/nowhere/key.pem"},
+            "EASEL_C2PA_CERT (/nowhere/cert.pem) cannot be read",
+            id="certificate",
+        ),
     ],
 )
 async def test_start_with_a_wrong_setting_ends_with_1_and_names_it(
@@ -101,11 +107,11 @@ async def test_model_folder_that_is_not_one_fails_the_request_with_a_sentence(se
     assert "mine" in asked.text.lower()
 
 
-async def test_second_instance_on_one_data_folder_ends_with_1_and_the_first_goes_on(
+async def test_second_instance_on_one_data_folder_ends_with_6_and_the_first_goes_on(
     stage: Stage, set_up: Raise
 ) -> None:
     second = await set_up({"EASEL_DATA_DIR": str(stage.bot.data_dir / "data")}, wait=False)
-    said = await refused(second, 1)
+    said = await refused(second, EXIT_IN_USE)
     assert f"Another Easel (process {stage.bot.pid}) already uses the data folder" in said
     assert len(said.strip().splitlines()) == 1
     await stage.draw("ada", steps=4)
@@ -119,7 +125,7 @@ async def test_second_instance_on_one_data_folder_ends_with_1_and_the_first_goes
         pytest.param(lambda data: data[: len(data) // 2], id="cut off"),
     ],
 )
-async def test_damaged_database_ends_the_start_with_1_and_is_left_as_it_is(
+async def test_damaged_database_ends_the_start_with_7_and_is_left_as_it_is(
     stage: Stage, set_up: Raise, tmp_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:
     data_dir = tmp_path / "data"
@@ -129,6 +135,6 @@ async def test_damaged_database_ends_the_start_with_1_and_is_left_as_it_is(
     path.write_bytes(damage(whole))
     before = hashlib.sha256(path.read_bytes()).hexdigest()
     other = await set_up({"EASEL_DATA_DIR": str(data_dir)}, wait=False)
-    said = await refused(other, 1)
+    said = await refused(other, EXIT_DATABASE)
     assert "easel.db" in said
     assert hashlib.sha256(path.read_bytes()).hexdigest() == before

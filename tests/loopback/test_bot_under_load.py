@@ -94,10 +94,13 @@ async def test_members_under_load_are_drawn_in_turn(load: Load) -> None:
     for name in set(ASKING):
         own = [one for one in finished if one.user.name == name]
         assert own == sorted(own, key=lambda one: one.sent_at)
-    # Six each wait, ada's seventh and eighth come when nobody else's is left.
-    turns = [{one.user.name for one in finished[start : start + 3]} for start in range(0, 18, 3)]
-    assert turns == [{"ada", "bob", "eve"}] * 6
-    assert [one.user.name for one in finished[18:]] == ["ada", "ada"]
+    # Six each wait, ada's seventh and eighth come when nobody else's is left. Four are with the engine at once, and whoever
+    # is done is shown, so that a member may be a picture ahead of their turn.
+    for done in range(1, 19):
+        names = [one.user.name for one in finished[:done]]
+        counts = [names.count(name) for name in set(ASKING)]
+        assert max(counts) - min(counts) <= 2, names
+    assert finished[-1].user.name == "ada"
 
 
 async def test_progress_under_load_edits_a_message_at_most_every_two_seconds(load: Load) -> None:

@@ -36,6 +36,10 @@ class User:
     bot: bool = False
     permissions: Permissions = MEMBER_PERMISSIONS
     dms_closed: bool = False
+    roles: list[int] = field(default_factory=list[int])
+    """Role ids beside @everyone; what an interaction says of rights is `permissions` all the same."""
+    left: bool = False
+    """Whether they have left the guild."""
 
     def payload(self) -> dict[str, Any]:
         return {
@@ -45,7 +49,7 @@ class User:
 
     def member_payload(self) -> dict[str, Any]:
         return {
-            "user": self.payload(), "roles": [], "joined_at": "2026-01-01T00:00:00+00:00", "deaf": False,
+            "user": self.payload(), "roles": [str(role) for role in self.roles], "joined_at": "2026-01-01T00:00:00+00:00", "deaf": False,
             "mute": False, "flags": 0, "nick": None, "avatar": None, "pending": False, "premium_since": None,
             "communication_disabled_until": None,
         }  # fmt: skip
@@ -69,6 +73,8 @@ class Channel:
     forbidden: bool = False
     hidden: bool = False
     deleted: bool = False
+    overwrites: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    """As Discord has them: id, type (0 a role, 1 a member), allow and deny."""
 
     @property
     def age_restricted(self) -> bool:
@@ -106,7 +112,14 @@ class Channel:
                 "member": {"id": str(self.id), "user_id": "100", "join_timestamp": stamp, "flags": 0},
             }  # fmt: skip
         extra = {"available_tags": [], "default_reaction_emoji": None} if self.type == FORUM else {}
-        return {**base, **extra, "position": 0, "nsfw": self.nsfw, "topic": None, "permission_overwrites": []}
+        return {
+            **base,
+            **extra,
+            "position": 0,
+            "nsfw": self.nsfw,
+            "topic": None,
+            "permission_overwrites": self.overwrites,
+        }
 
 
 @dataclass(slots=True)

@@ -32,8 +32,9 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 
 
 def start(data_dir: Path) -> Machine:
-    """Start the machine on a data directory, as a fresh process would."""
-    machine = start_machine(read_settings({"EASEL_DATA_DIR": str(data_dir), "EASEL_DEVICE": "cpu"}))
+    """Start the machine on a data directory, as a fresh process would; four pictures fill it, and the next wait in line."""
+    environment = {"EASEL_DATA_DIR": str(data_dir), "EASEL_DEVICE": "cpu", "EASEL_MAX_BATCH": "1"}
+    machine = start_machine(read_settings(environment))
     machine.gpu.ready.result(timeout=120)
     return machine
 

@@ -67,7 +67,7 @@ async def test_info_tells_everything_privately(world: World) -> None:
     answer = await world.bob.click(message.message, label="Info")
     assert answer.ephemeral
     text = "\n".join(texts(answer.response.components))
-    for part in (BEACH, "people", "**Seed** 3", "**Size** 64×64", "**Licence**"):
+    for part in (BEACH, "people", "**Seed** 3", "**Size** 128×128", "**Licence**"):
         assert part in text
 
 
@@ -103,7 +103,7 @@ async def test_delete_on_a_copy_from_the_history_takes_the_message_too(world: Wo
 
 
 async def test_cancel_in_the_list_of_queue_answers(world: World) -> None:
-    await world.bob.slash(world.channel, "imagine", prompt=BEACH, steps=100)
+    await world.bob.slash(world.channel, "imagine", prompt=BEACH, steps=100, count=4)
     waiting = await world.ada.slash(world.channel, "imagine", prompt=BEACH, steps=1)
     listed = await world.ada.slash(world.channel, "queue")
     answer = await world.ada.click(listed.response.message, label="Cancel")
@@ -114,7 +114,7 @@ async def test_cancel_in_the_list_of_queue_answers(world: World) -> None:
 
 
 async def test_cancel_while_waiting_takes_the_request_out_of_the_line(world: World) -> None:
-    first = await world.ada.slash(world.channel, "imagine", prompt=BEACH, steps=100)
+    first = await world.ada.slash(world.channel, "imagine", prompt=BEACH, steps=100, count=4)
     second = await world.bob.slash(world.channel, "imagine", prompt="a green circle on a red background", steps=2)
     await world.until(lambda: second.response and labels(second.response.components) == ["Cancel"], "the wait")
     await world.bob.click(second.response.message, label="Cancel")

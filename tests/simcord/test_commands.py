@@ -55,7 +55,7 @@ async def test_cancel_with_nothing_to_cancel_says_so(world: World) -> None:
 
 
 async def test_cancel_of_another_members_request_is_refused(world: World) -> None:
-    await world.bob.slash(world.channel, "imagine", prompt=BEACH, steps=100)
+    await world.bob.slash(world.channel, "imagine", prompt=BEACH, steps=100, count=4)
     await world.ada.slash(world.channel, "imagine", prompt=BEACH, steps=100)
     theirs = world.easel.service.overview(world.bob.id).running[0]
     answer = last_answer(await world.ada.slash(world.channel, "cancel", request=theirs.id))

@@ -45,8 +45,8 @@ async def test_imagine_count_gives_that_many_files_in_one_message(world: World) 
     ("options", "words"),
     [
         ({"prompt": "   "}, "prompt"),
-        ({"prompt": "x", "width": 500}, "8"),
-        ({"prompt": "x", "width": 2048}, "128"),
+        ({"prompt": "x", "width": 100}, "8"),
+        ({"prompt": "x", "width": 2048}, "256"),
         ({"prompt": "x", "model": "nonsuch"}, "nonsuch"),
         ({"prompt": "x", "sampler": "Eulr"}, "Euler"),
         ({"prompt": "x", "steps": 150}, "100"),
@@ -102,6 +102,15 @@ async def test_imagine_several_members_at_once_all_get_theirs(world: World) -> N
     ]
     messages = [await world.drawn(result) for result in results]
     assert len({message.id for message in messages}) == 6
+
+
+async def test_imagine_short_request_is_done_while_a_long_one_is_drawn(world: World) -> None:
+    long = await world.ada.slash(world.channel, "imagine", prompt=BEACH, steps=100, count=3, width=256, height=256)
+    await world.until(lambda: "step " in texts(long.response.components)[0], "the long one's first steps")
+    await world.drawn(await world.bob.slash(world.channel, "imagine", prompt=BEACH, steps=2))
+    assert world.shows_pictures(long) is None
+    await world.ada.slash(world.channel, "cancel")
+    await world.until(lambda: not world.easel.service.overview(world.ada.id).running, "the end of the drawing")
 
 
 async def test_imagine_works_in_threads_forum_posts_and_direct_messages(world: World) -> None:

@@ -16,9 +16,11 @@ from bot.engine.diffusers_engine import DiffusersEngine
 from bot.engine.models import load_catalogue
 from bot.engine.weights import ModelFiles
 from bot.errors import ModelError, ModerationRefused, OutOfMemory, RequestError
+from bot.files.certificate import known_identities
 from bot.generation import FetchProgress, GenerationOptions, GenerationRequest, GenerationResult, RawPicture
 from bot.library import Picture, Studio, generate_image, generate_images
 from bot.provenance import read_info
+from bot.verify import Outcome, verify
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -38,6 +40,7 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, engine: DiffusersEngi
     for name in [n for n in os.environ if n.startswith(("EASEL_", "DISCORD_", "HF_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("EASEL_DEVICE", "cpu")
+    monkeypatch.setenv("EASEL_DATA_DIR", f"{tmp_path}-data")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(library, "_make_engine", lambda catalogue, settings: engine)
     library._studio.cache_clear()
@@ -55,7 +58,7 @@ def info_of(path: Path) -> Any:
 def test_generate_prompt_writes_a_png_that_says_what_made_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert shell("a sunset over a beach", "--seed", "5", "--negative-prompt", "a moon", "-o", "out.png") == 0
     with Image.open("out.png") as image:
-        assert (image.format, image.size) == ("PNG", (64, 64))
+        assert (image.format, image.size) == ("PNG", (128, 128))
         assert image.info["parameters"].startswith("a sunset over a beach\nNegative prompt: a moon\nSteps: 2,")
         assert MARK in image.info["XML:com.adobe.xmp"]
     info = info_of(Path("out.png"))
@@ -63,6 +66,8 @@ def test_generate_prompt_writes_a_png_that_says_what_made_it(capsys: pytest.Capt
     out, err = capsys.readouterr()
     assert out == "out.png\n"
     assert "2/2" in err
+    assert main(["verify", "out.png"]) == 0
+    assert "This Easel made this file" in capsys.readouterr().out
 
 
 def test_generate_count_numbers_the_files_and_seeds() -> None:
@@ -109,14 +114,14 @@ def test_generate_every_option_of_imagine_has_both_spellings() -> None:
     names = [name for name in GenerationOptions.__dataclass_fields__ if name != "prompt"]
     values = {
         "negative_prompt": "x", "model": "pocket", "aspect": "3:2", "width": "64", "height": "64", "count": "2",
-        "steps": "3", "guidance": "2.5", "seed": "4", "sampler": "Euler a",
+        "steps": "3", "guidance": "2.5", "seed": "4", "sampler": "Euler a", "quality": "draft",
     }  # fmt: skip
     for spelling in (str, lambda name: name.replace("_", "-")):
         line = ["generate", "a prompt"]
         for name in names:
             line += [f"--{spelling(name)}", values[name]] if name in values else [f"--{spelling(name)}"]
         parsed = vars(build_parser().parse_args(line))
-        assert parsed["negative_prompt"] == "x"
+        assert (parsed["negative_prompt"], parsed["quality"]) == ("x", "draft")
         assert (parsed["guidance"], parsed["steps"], parsed["private"], parsed["spoiler"]) == (2.5, 3, True, True)
 
 
@@ -128,7 +133,7 @@ def test_generate_every_option_of_imagine_has_both_spellings() -> None:
         (["generate", " "], "prompt is empty"),
         (["generate", "x" * 6000], "6,000 characters"),
         (["generate", "a", "--width", "65"], "multiple of 8"),
-        (["generate", "a", "--width", "4096"], "at most 128"),
+        (["generate", "a", "--width", "4096"], "at most 256"),
         (["generate", "a", "--model", "pockte"], "did you mean pocket"),
         (["generate", "a", "--sampler", "Euler z"], "sampler"),
         (["generate", "a", "--count", "99"], "Count goes from 1"),
@@ -217,7 +222,7 @@ def test_models_lists_the_catalogue_with_what_is_here(capsys: pytest.CaptureFixt
     assert main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
     pocket = next(line for line in lines if line.startswith("pocket"))
-    assert all(word in pocket for word in ("Pocket", "64×64", "MIT", "here"))
+    assert all(word in pocket for word in ("Pocket", "128×128", "MIT", "here"))
     gated = next(line for line in lines if line.startswith("sd35-medium"))
     assert "not here, 16.0 GB to download, needs HF_TOKEN" in gated
     assert "The default is pocket." in lines[-1]
@@ -251,16 +256,20 @@ def test_main_without_command_runs_bot_or_demo_and_says_which(
 def test_generate_image_carries_its_marks_into_every_file() -> None:
     image = generate_image("a sunset over the mountains", seed=3, steps=2)
     assert isinstance(image, Image.Image)
-    assert image.size == (64, 64)
+    assert image.size == (128, 128)
     image.save("output.png")
     info = info_of(Path("output.png"))
     assert (info.prompt, info.seed, info.steps) == ("a sunset over the mountains", 3, 2)
     with Image.open("output.png") as back:
         assert back.tobytes() == image.tobytes()
         assert MARK in back.info["XML:com.adobe.xmp"]
-    image.save("output.jpg")
-    with Image.open("output.jpg") as back:
-        assert MARK in back.info["xmp"].decode()
+    for name in ("output.jpg", "output.webp", "output.png"):
+        image.save(name)
+        report = verify(Path(name).read_bytes(), known_identities(Path(os.environ["EASEL_DATA_DIR"]), None, None))
+        assert report.outcome is Outcome.OURS, name
+        assert report.source_type == MARK
+        assert report.info is not None
+        assert report.info.seed == 3
 
 
 def test_picture_text_beyond_latin_survives_saving() -> None:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import math
 import random
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from bot.files.certificate import load_identity
+from bot.files.credentials import Credentials
+from bot.files.marker import Marker
 from bot.generation import GenerationRequest, GenerationResult, RawPicture
 
 REQUEST = GenerationRequest(
@@ -21,6 +28,17 @@ def raw(n: int = 0, width: int = 64, height: int = 48, seed: int | None = None) 
 def result(count: int = 2) -> GenerationResult:
     pictures = tuple(raw(n) for n in range(count))
     return GenerationResult(pictures=pictures, denoise_s=1.0, total_s=1.5, device="cpu", dtype="fp32")
+
+
+NOW = datetime.now(UTC)
+
+
+@lru_cache(maxsize=2)
+def marker(*, watermark: bool = False) -> Marker:
+    """A marker with a certificate of the tests' own, made once a process."""
+    with TemporaryDirectory() as folder:
+        identity = load_identity(Path(folder), None, None, now=NOW)
+    return Marker(Credentials(identity, version="0.1.0"), version="0.1.0", watermark=watermark)
 
 
 class FixedScore:

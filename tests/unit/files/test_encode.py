@@ -68,7 +68,7 @@ def test_encode_png_twice_gives_the_same_bytes() -> None:
     ids=["pocket", "portrait", "tiny", "large", "as is", "thin"],
 )  # fmt: skip
 def test_encode_preview_is_a_small_jpeg(size: tuple[int, int], shown: tuple[int, int]) -> None:
-    data = encode_preview(raw(0, *size))
+    data = encode_preview(raw(0, *size), provenance.iptc_xmp("0.1.0"))
     with Image.open(BytesIO(data)) as image:
         assert (image.format, image.size) == ("JPEG", shown)
     assert len(data) < 200_000

@@ -32,11 +32,18 @@ def test_read_settings_empty_value_is_not_set() -> None:
         ("EASEL_KEEP_DAYS", "-1"),
         ("EASEL_SYNC_GUILD", "my server"),
         ("EASEL_LOG_FORMAT", "xml"),
+        ("EASEL_WATERMARK", "maybe"),
+        ("EASEL_ADULT_PICTURES", "always"),
     ],
 )
 def test_read_settings_wrong_value_is_named_with_what_it_takes(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=rf"^{name} is '{value}'; it takes "):
         read_settings({name: value})
+
+
+@pytest.mark.parametrize(("value", "on"), [("on", True), ("OFF", False), ("", False)])
+def test_read_settings_switch_is_on_or_off(value: str, on: bool) -> None:
+    assert read_settings({"EASEL_WATERMARK": value}).watermark is on
 
 
 def test_read_settings_token_of_any_shape_is_accepted_and_never_shown() -> None:

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from bot import delivery as delivery_module
-from bot.delivery import Delivery
+from bot.delivery import Delivery, Pace
 from bot.errors import DatabaseDamaged
 from bot.generation import GenerationRequest, Job, JobStatus, Origin, PictureFile, PostedTo
+from bot.moderation import AdultPolicy
 from bot.scheduling.events import Cancelled, Drawing, Failed, Queued, Rendered
 from bot.scheduling.patience import Patience
-from bot.ui.messenger import Undeliverable
+from bot.ui.messenger import Unanswered, Undeliverable
+from bot.ui.parcels import Limits
 from tests.support import texts
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
@@ -36,9 +38,13 @@ class Messages:
         self.held: asyncio.Event | None = None
         self.reachable = True
         self.failures = 0
+        self.failure: Exception = RuntimeError("something nobody thought of")
 
     def token_lives(self, job: Job) -> bool:
         return self.reachable
+
+    def limits(self, job: Job) -> Limits:
+        return Limits(job.origin.attachment_size_limit)
 
     async def update(self, job: Job, view: Any, files: Any, *, final: bool = False) -> int:
         if self.held is not None and not final:
@@ -51,7 +57,7 @@ class Messages:
     async def deliver(self, job: Job, view: Any, files: Any) -> tuple[PostedTo, int]:
         if self.failures:
             self.failures -= 1
-            raise RuntimeError("something nobody thought of")
+            raise self.failure
         self.delivered.append([file.name for file in files])
         return PostedTo.CHANNEL, 77
 
@@ -74,6 +80,12 @@ class Service:
             return model
 
     catalogue = _Catalogue()
+
+    class _Outbox:
+        async def posts(self, job_id: str) -> tuple[()]:
+            return ()
+
+    outbox = _Outbox()
 
     def subscribe(self, listener: Callable[[Any], None]) -> None:
         self.listener = listener
@@ -113,6 +125,9 @@ class World:
 
     def hear(self, event: Any) -> None:
         self.service.listener(event)
+
+    async def posted(self, where: str) -> None:
+        await self.until(lambda: f"posted {where}" in self.service.calls)
 
     async def until(self, happened: Callable[[], Any]) -> None:
         async with asyncio.timeout(5):
@@ -166,6 +181,71 @@ async def test_delivery_unexpected_error_is_tried_again(world: World) -> None:
     assert len(world.messages.delivered) == 1
 
 
+async def test_delivery_unanswered_call_is_repeated_until_it_is_answered(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery_module, "UNANSWERED_AGAIN_S", (0.0,) * 5)
+    world.messages.failures, world.messages.failure = 5, Unanswered("503")
+    world.hear(Rendered(world.service.job))
+    await world.posted("channel")
+    assert len(world.messages.delivered) == 1
+
+
+async def test_delivery_message_that_discord_never_takes_is_kept_in_the_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery_module, "UNANSWERED_AGAIN_S", (0.0,) * 5)
+    world.messages.failures, world.messages.failure = 6, Unanswered("503")
+    world.hear(Rendered(world.service.job))
+    await world.posted("kept")
+    assert world.messages.delivered == []
+
+
+class Outage:
+    """Stands for the transport: down until `back` is set."""
+
+    def __init__(self) -> None:
+        self.back = asyncio.Event()
+
+    @property
+    def down(self) -> bool:
+        return not self.back.is_set()
+
+    async def ready(self) -> None:
+        await asyncio.sleep(0.001)
+
+
+async def test_delivery_tries_while_discord_is_down_do_not_count(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery_module, "UNANSWERED_AGAIN_S", ())
+    outage = Outage()
+    monkeypatch.setattr(world.delivery, "_transport", outage)
+    world.messages.failures, world.messages.failure = 10**6, Unanswered("down")
+    world.hear(Rendered(world.service.job))
+    await world.until(lambda: world.messages.failures < 10**6 - 20)
+    assert world.service.calls == []
+    world.messages.failures = 0
+    outage.back.set()
+    await world.posted("channel")
+
+
+async def test_pace_lets_a_burst_pass_and_spaces_the_rest() -> None:
+    waits: list[float] = []
+
+    class Slept(Patience):
+        async def sleep(self, delay_s: float, reason: str) -> None:
+            waits.append(round(delay_s, 3))
+
+    now = 100.0
+    pace = Pace(Slept(), every_s=0.5, burst=3, tick=lambda: now)
+    for _ in range(6):
+        await pace.turn()
+    assert waits == [0.5, 1.0, 1.5]
+    now = 200.0
+    for _ in range(3):
+        await pace.turn()
+    assert len(waits) == 3
+
+
 async def test_delivery_private_failure_out_of_reach_is_told_directly(world: World) -> None:
     world.messages.reachable = False
     failed = replace(JOB, request=replace(REQUEST, private=True), status=JobStatus.FAILED, error="Out of memory.")
@@ -195,3 +275,12 @@ async def test_delivery_flagged_picture_is_shown_in_an_age_restricted_channel(wo
     world.hear(Rendered(world.service.job))
     await world.until(lambda: "posted channel" in world.service.calls)
     assert world.messages.delivered == [["easel-abc123-1.png"]]
+
+
+async def test_delivery_flagged_picture_is_withheld_everywhere_where_the_policy_says_never(world: World) -> None:
+    world.delivery._adult = AdultPolicy(in_age_restricted=False)
+    origin = replace(ORIGIN, age_restricted=True)
+    world.service.job = replace(world.service.job, origin=origin, files=(replace(PICTURE, flagged=True),))
+    world.hear(Rendered(world.service.job))
+    await world.until(lambda: "posted withheld" in world.service.calls)
+    assert world.messages.delivered == []

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from bot.config import Settings, read_settings
-from bot.doctor import Finding, Verdict, check_database, check_disk, check_models, check_token, run_doctor
+from bot.doctor import Finding, Verdict, check_database, check_disk, check_memory, check_models, check_token, run_doctor
+from bot.engine.devices import Device
+from bot.engine.models import load_catalogue
 
 GUILD = '[{"id": "1", "name": "Home", "permissions": "%d"}]'
 
@@ -90,6 +92,51 @@ def test_check_models_says_which_are_here_and_which_need_a_licence(tmp_path: Pat
     assert "here: pocket" in text
     assert "models fetch sd15" in text
     assert "HF_TOKEN" in text
+
+
+def test_check_memory_without_a_gpu_says_how_each_model_would_lie_on_cards(tmp_path: Path) -> None:
+    found = {f.subject: f for f in check_memory(settings_for(tmp_path))}
+    assert set(found) == {"main memory", *(spec.id for spec in load_catalogue(settings_for(tmp_path)).models)}
+    pocket, sdxl = found["pocket"].what, found["sdxl"].what
+    assert pocket.startswith("on this processor, 0.0")
+    assert pocket.endswith("on cards of 4, 6, 8, 12, 24 GB whole")
+    assert "about 14 GB of weights; on cards of 4 GB in layers" in sdxl
+    assert sdxl.endswith("; 6 GB in parts; 8, 12, 24 GB whole")
+
+
+CARD = Device("cuda:0", "a card", "bf16", 12 << 30)
+
+
+@pytest.mark.parametrize(
+    ("free_gib", "model", "verdict", "said"),
+    [
+        (12, "sdxl", Verdict.GOOD, "whole on this card, about 6.9 GB of weights"),
+        (12, "flux-schnell", Verdict.NOTE, "in layers (slow) on this card"),
+        (6, "sdxl", Verdict.GOOD, "in parts on this card"),
+        (4, "sdxl", Verdict.NOTE, "in layers (slow) on this card"),
+    ],
+    ids=["fits", "too large", "others use the card", "others use most of it"],
+)
+def test_check_memory_on_a_card_says_how_each_model_lies_on_what_is_free_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_gib: int, model: str, verdict: Verdict, said: str
+) -> None:
+    monkeypatch.setattr("bot.engine.devices.choose_device", lambda *_: CARD)
+    monkeypatch.setattr("bot.engine.devices.free_bytes", lambda _: free_gib << 30)
+    monkeypatch.setattr("bot.engine.main_memory.main_memory_bytes", lambda: 64 << 30)
+    finding = next(f for f in check_memory(settings_for(tmp_path)) if f.subject == model)
+    assert finding.verdict is verdict
+    assert finding.what.startswith(said)
+    assert ("int8" in finding.advice) is (verdict is Verdict.NOTE)
+
+
+def test_check_memory_quantized_model_is_reckoned_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bot.engine.main_memory.main_memory_bytes", lambda: 64 << 30)
+    entry = '[models.{id}]\nname = "F"\nsource = "a/b"\nfamily = "flux"\nlicence = "-"\n'
+    text = entry.format(id="plain") + entry.format(id="small") + 'quantization = "int8"\n'
+    (tmp_path / "own.toml").write_text(text, encoding="utf-8")
+    found = {f.subject: f for f in check_memory(settings_for(tmp_path, EASEL_MODELS_FILE=str(tmp_path / "own.toml")))}
+    assert found["plain"].what.endswith("12 GB in layers (slow); 24 GB in parts")
+    assert found["small"].what.endswith("8 GB in layers (slow); 12, 24 GB in parts")
 
 
 def test_check_database_damaged_is_reported_and_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,9 +16,10 @@ FLOORS = {
     "bot.prompts": 1, "bot.moderation": 1, "bot.limits": 1, "bot.provenance": 1,
     "bot.engine": 2, "bot.store": 2, "bot.files": 2, "bot.safety": 2,
     "bot.scheduling": 3,
-    "bot.ui": 4, "bot.delivery": 4, "bot.client": 4,
+    "bot.ui": 4, "bot.delivery": 4, "bot.client": 4, "bot.transport": 4, "bot.posting": 4, "bot.gateway": 4,
     "cogs": 5,
-    "bot": 6, "bot.app": 6, "bot.cli": 6, "bot.demo": 6, "bot.doctor": 6, "bot.logs": 6, "bot.library": 6, "bot.__main__": 6,
+    "bot": 6, "bot.app": 6, "bot.cli": 6, "bot.demo": 6, "bot.doctor": 6, "bot.logs": 6, "bot.exits": 6, "bot.systemd": 6, "bot.library": 6,
+    "bot.verify": 6, "bot.__main__": 6,
 }  # fmt: skip
 
 MAY_IMPORT = {
@@ -37,7 +38,7 @@ ONLY_IN = {
     "transformers": ("bot.engine",),
     "sqlalchemy": ("bot.store",),
     "alembic": ("bot.store",),
-    "discord": ("bot.ui", "bot.delivery", "bot.client", "cogs", "bot.app", "bot.demo", "bot.doctor"),
+    "discord": ("bot.ui", "bot.delivery", "bot.client", "bot.transport", "cogs", "bot.app", "bot.demo", "bot.doctor"),
     "simcord": ("bot.demo",),
 }
 

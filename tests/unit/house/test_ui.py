@@ -143,6 +143,21 @@ def test_read_form_other_model_leaves_untouched_boxes_to_its_defaults() -> None:
     assert options.seed == 42
 
 
+def test_read_form_draft_instead_leaves_untouched_boxes_to_the_drafts_defaults() -> None:
+    lines = more_lines(JOB).replace("quality: standard", "quality: draft").replace("guidance: 4", "guidance: 2")
+    options = read_form(submitted(prompt="x", model="pocket", aspect="keep", more=lines), JOB)
+    assert (options.quality, options.steps, options.sampler, options.guidance) == ("draft", None, None, 2.0)
+    assert options.width == 64
+
+
+def test_a_draft_is_one_again_and_says_so() -> None:
+    request = replace(JOB.request, quality="draft")
+    assert buttons.options_of(request).quality == "draft"
+    assert words.request_facts(request, "Pocket")[0] == "Pocket, draft"
+    assert words.request_facts(JOB.request, "Pocket")[0] == "Pocket"
+    assert "quality: draft" in more_lines(replace(JOB, request=request))
+
+
 @pytest.mark.parametrize(
     ("text", "words_in_error"),
     [
@@ -191,7 +206,7 @@ async def test_imagine_registers_the_options_of_the_design_and_no_others() -> No
     imagine = next(c for c in await registered_commands() if c["name"] == "imagine")
     assert [option["name"] for option in imagine["options"]] == [
         "prompt", "negative_prompt", "model", "aspect", "width", "height", "count", "steps", "guidance", "seed",
-        "sampler", "private", "spoiler",
+        "sampler", "quality", "private", "spoiler",
     ]  # fmt: skip
     assert [option["name"] for option in imagine["options"] if option["required"]] == ["prompt"]
 

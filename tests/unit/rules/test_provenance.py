@@ -45,6 +45,25 @@ def test_parse_parameters_of_ours_gives_back_everything(prompt: str, negative: s
     assert info.extra == (("Version", "Easel 0.1.0"),)
 
 
+def test_easel_chunk_of_a_draft_draws_it_again_and_an_older_one_is_read() -> None:
+    request = dataclasses.replace(REQUEST, quality="draft", guidance_end=0.5)
+    text = provenance.easel_json(request, 1, 41, "j", "cpu", "fp32", "0.1.0")
+    record = provenance.parse_easel(text)
+    assert record is not None
+    assert record.request == request
+    assert "Quality: draft" in provenance.parameters_text(request, 41, "Pocket", "0.1.0")
+    info = provenance.read_info({provenance.EASEL_KEY: text}, (64, 96))
+    assert info is not None
+    assert ("Quality", "draft") in info.extra
+    older = json.loads(text)
+    del older["request"]["quality"], older["request"]["guidance_end"]
+    record = provenance.parse_easel(json.dumps(older))
+    assert record is not None
+    assert record.request == REQUEST
+    older["request"]["quality"] = 3
+    assert provenance.parse_easel(json.dumps(older)) is None
+
+
 A1111 = """masterpiece, (sunset:1.2), <lora:thing:0.8>
 second line
 Negative prompt: blurry, bad hands,
@@ -250,6 +269,26 @@ def test_facts_lists_what_is_known_in_order() -> None:
         ("Model", "dreamy"), ("Size", "832×1216"), ("Steps", "25"), ("Guidance", "6.5"),
         ("Sampler", "DPM++ 2M Karras"), ("Seed", "1234567890"),
     ]  # fmt: skip
+
+
+SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+
+
+@pytest.mark.parametrize(
+    ("xmp", "found"),
+    [
+        (provenance.iptc_xmp("0.1.0", "a prompt"), f"{SOURCE}trainedAlgorithmicMedia"),
+        (f"<x Iptc4xmpExt:DigitalSourceType='{SOURCE}digitalCapture'/>", f"{SOURCE}digitalCapture"),
+        (f"<e:DigitalSourceType>\n {SOURCE}composite </e:DigitalSourceType>", f"{SOURCE}composite"),
+        (f'<e:DigitalSourceType rdf:resource="{SOURCE}x"/>', f"{SOURCE}x"),
+        ("<e:DigitalSourceType></e:DigitalSourceType>", None),
+        (provenance.iptc_xmp("0.1.0").replace("DigitalSourceType", "Other"), None),
+        ("", None),
+    ],
+    ids=["ours", "attribute", "element", "resource", "empty", "none", "no packet"],
+)
+def test_digital_source_type_is_read_in_every_way_xmp_writes_it(xmp: str, found: str | None) -> None:
+    assert provenance.digital_source_type(xmp) == found
 
 
 def test_iptc_xmp_carries_the_mark_and_any_prompt() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bot.catalogue import parse_catalogue
-from bot.engine.base import EngineInfo, Listener
+from bot.engine.base import EngineInfo, Order, Work
+from bot.engine.metrics import Metrics
 from bot.errors import GenerationCancelled
 from bot.files.archive import Archive
 from bot.generation import FetchProgress, GenerationRequest, GenerationResult, Job, Origin, Progress, RawPicture
@@ -23,6 +25,7 @@ from bot.scheduling.gpu_thread import GpuThread
 from bot.scheduling.patience import Patience
 from bot.scheduling.service import GenerationService
 from bot.store.jobs import JobStore
+from tests.unit.files.pictures import marker
 from tests.unit.store.support import NOW, address, origin, request
 
 T = TypeVar("T")
@@ -52,7 +55,7 @@ def raw(n: int, seed: int) -> RawPicture:
 
 
 class FakeEngine:
-    """Draws at once, unless the prompt is in `gates` (then it waits between steps) or in `errors`."""
+    """Draws at once, unless the prompt is in `gates` (then it stays among the others until that opens) or in `errors`."""
 
     def __init__(self) -> None:
         self.drawn: list[str] = []
@@ -60,30 +63,77 @@ class FakeEngine:
         self.errors: dict[str, BaseException] = {}
         self.begun: defaultdict[str, threading.Event] = defaultdict(threading.Event)
         self.start_error: BaseException | None = None
+        self.turn_error: BaseException | None = None
+        self.hang: threading.Event | None = None
         self.deaf = False
         self.closed = False
+        self.starts = 0
+        self.most_at_once = 0
+        self.work: Work | None = None
+        self.metrics = Metrics()
+        self._orders: list[Order] = []
+        self._started: set[Order] = set()
 
     def start(self) -> EngineInfo:
+        self.starts += 1
         if self.start_error is not None:
             raise self.start_error
         return EngineInfo("cpu", "fake", "fp32", None)
 
-    def generate(self, request: GenerationRequest, listener: Listener) -> GenerationResult:
-        self.drawn.append(request.prompt)
-        self.begun[request.prompt].set()
-        if request.prompt in self.errors:
-            raise self.errors[request.prompt]
-        listener.on_load(FetchProgress(request.model, 1, 2))
-        preview = raw(0, request.seed) if listener.wants_preview() else None
-        listener.on_progress(Progress(1, request.num_inference_steps, preview))
+    def admit(self, order: Order) -> None:
+        self._orders.append(order)
+        self.most_at_once = max(self.most_at_once, len(self._orders))
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._orders)
+
+    def turn(self) -> bool:
+        if self.turn_error is not None:
+            error, self.turn_error = self.turn_error, None
+            raise error
+        for order in list(self._orders):
+            if order.over or self._draw(order):
+                self._orders.remove(order)
+        if self._orders:
+            time.sleep(0.002)
+        return self.busy
+
+    def _draw(self, order: Order) -> bool:
+        """Take an order as far as it goes; whether it has ended."""
+        request, listener = order.request, order.listener
+        if order not in self._started:
+            self._started.add(order)
+            self.drawn.append(request.prompt)
+            self.begun[request.prompt].set()
+            if request.prompt in self.errors:
+                order.fail(self.errors[request.prompt])
+                return True
+            listener.on_load(FetchProgress(request.model, 1, 2))
+            preview = raw(0, request.seed) if listener.wants_preview() else None
+            listener.on_progress(Progress(1, request.num_inference_steps, preview))
+            if self.hang is not None:
+                self.work = Work("a step", (order,), 0.0, 10.0)
+                self.hang.wait(20.0)
+                self.work = None
         gate = self.gates.get(request.prompt)
-        while gate is not None and not gate.wait(0.002):
-            if listener.cancelled() and not self.deaf:
-                raise GenerationCancelled("cancelled")
-        pictures = tuple(raw(n, request.seed + n) for n in range(request.count))
-        return GenerationResult(pictures, 0.5, 0.75, "cpu", "fp32")
+        if gate is not None and not gate.is_set():
+            if not listener.cancelled() or self.deaf:
+                return False
+            order.fail(GenerationCancelled("cancelled"))
+            return True
+        pictures = tuple(self.picture(request, n) for n in range(self.count(request)))
+        order.finish(GenerationResult(pictures, 0.5, 0.75, "cpu", "fp32"))
+        return True
+
+    def count(self, request: GenerationRequest) -> int:
+        return request.count
+
+    def picture(self, request: GenerationRequest, n: int) -> RawPicture:
+        return raw(n, request.seed + n)
 
     def close(self) -> None:
+        self._orders.clear()
         self.closed = True
 
 
@@ -123,7 +173,10 @@ class Clean:
 
 
 class World:
-    """A service with everything under it; the clock stands still unless a test moves `now`."""
+    """A service with everything under it; the clock stands still unless a test moves `now`.
+
+    There is room for one request at a time, so that others wait in line; tests of what shares the GPU pass a larger `room`.
+    """
 
     def __init__(self, folder: Path, *, free_bytes: int = 10**12, **changes: Any) -> None:
         self.folder = folder
@@ -135,6 +188,7 @@ class World:
         self.archive = Archive(
             folder / "pictures",
             classifier=Clean(),
+            marker=marker(),
             version="test",
             model_names={},
             free_bytes=lambda _: self.free_bytes,
@@ -150,7 +204,7 @@ class World:
             "store": self.store, "archive": self.archive, "gpu": self.gpu, "weights": self.weights,
             "catalogue": CATALOGUE, "moderator": Moderator(), "patience": Patience(), "clock": lambda: self.now,
             "new_id": lambda: next(ids), "new_seed": lambda: 42, "max_attempts": 3, "keep_days": 30,
-            "tick": lambda: self.ticks,
+            "room": 1, "tick": lambda: self.ticks,
         }  # fmt: skip
         self.service = GenerationService(**(values | changes))
         self.service.subscribe(self._hear)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -19,8 +20,8 @@ def job(job_id: str, user_id: int = 7, **changes) -> Job:
     return Job(job_id, request(**changes), origin(abs(hash(job_id)), user_id), JobStatus.QUEUED, NOW)
 
 
-def board_with(*jobs: Job, measured: bool = True) -> Board:
-    board = Board()
+def board_with(*jobs: Job, measured: bool = True, room: int = 1) -> Board:
+    board = Board(room)
     if measured:
         board.measured.learn(request(), denoise_s=4.0, total_s=5.0)  # 4 steps: 1 s each, and 1 s around them
     for item in jobs:
@@ -45,6 +46,14 @@ def test_estimates_of_another_size_follow_the_pixels() -> None:
     times.learn(request(), 4.0, 5.0)
     assert times.duration_s(request(width=128, num_inference_steps=8)) == pytest.approx(1.0 * 2 * 8 + 1.0)
     assert times.remaining_s(request(), 3, 4) == pytest.approx(2.0)
+
+
+def test_estimates_of_drafts_are_their_own() -> None:
+    times = StepTimes()
+    times.learn(request(), 4.0, 5.0)
+    assert times.duration_s(request(quality="draft")) is None
+    times.learn(request(quality="draft"), 2.0, 2.5)
+    assert (times.duration_s(request()), times.duration_s(request(quality="draft"))) == (5.0, 2.5)
 
 
 def test_estimates_first_load_does_not_stay_in_the_overhead() -> None:
@@ -85,6 +94,47 @@ def test_place_far_behind_uses_the_average() -> None:
     place = board.place("job999")
     assert place is not None
     assert place.eta_s == pytest.approx(5_000.0)
+
+
+def test_remaining_of_several_that_run_counts_the_turns_of_the_others() -> None:
+    board = board_with(job("a"), job("b", 8), job("c", 9), room=8)
+    runs = [take(board) for _ in range(3)]
+    assert board.place("c") is None
+    board.progressed("a", Progress(3, 4))  # 1 s of steps left and 1 s around them; 5 s each of the others
+    assert board.remaining_s(runs[0]) == pytest.approx(2.0 + 2.0 + 2.0)
+    assert board.remaining_s(runs[1]) == pytest.approx(5.0 + 5.0 + 2.0)
+    runs[2].drawn = True
+    assert board.remaining_s(runs[1]) == pytest.approx(5.0 + 2.0)
+    assert board_with(job("d"), measured=False).measured.step_s(request()) is None
+
+
+def test_take_waits_for_room_and_lets_nobody_overtake() -> None:
+    board = board_with(job("a"), job("large", 8, count=4), job("small", 9, count=1), room=5)
+    first = take(board)
+    assert first.job.id == "a"
+    assert take(board) is None  # two and four are more than five, and the small one is not next
+    first.drawn = True
+    assert [take(board).job.id, take(board).job.id] == ["large", "small"]
+
+
+def test_take_more_pictures_than_there_is_room_for_come_alone() -> None:
+    board = board_with(job("a", count=4), job("b", 8, count=1), room=2)
+    run = take(board)
+    assert (run.job.id, take(board)) == ("a", None)
+    board.remove("a")
+    assert take(board).job.id == "b"
+
+
+def test_take_one_that_was_drawn_when_the_process_went_down_is_alone() -> None:
+    suspect = replace(job("suspect", 8), attempt=1)
+    board = board_with(job("a"), suspect, job("b", 9), room=100)
+    first = take(board)
+    assert take(board) is None
+    board.remove(first.job.id)
+    run = take(board)
+    assert (run.job.id, run.alone, take(board)) == ("suspect", True, None)
+    run.drawn = True
+    assert take(board).job.id == "b"
 
 
 def test_overview_lists_own_places_in_order_and_what_runs() -> None:

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from concurrent.futures import Future
 
 import pytest
 
-from bot.errors import GenerationError, OutOfMemory
+from bot.errors import DeviceLost, GenerationError, OutOfMemory
 from bot.generation import FetchProgress, Progress
 from bot.scheduling.gpu_thread import GpuThread
 from bot.scheduling.progress import GpuListener
@@ -88,6 +89,91 @@ def test_gpu_thread_stop_lets_the_running_end_and_refuses_the_rest() -> None:
     engine.gates["held"].set()
     assert result_of(held).device == "cpu"
     assert gpu.stop(5.0)
+
+
+def test_gpu_thread_draws_orders_beside_each_other() -> None:
+    engine = FakeEngine()
+    engine.gates["held"] = threading.Event()
+    gpu = started(engine)
+    held = gpu.submit(request(prompt="held"), listener()[0])
+    assert engine.begun["held"].wait(5.0)
+    assert result_of(gpu.submit(request(prompt="quick"), listener()[0])).device == "cpu"
+    assert not held.done()
+    engine.gates["held"].set()
+    assert result_of(held).device == "cpu"
+    assert engine.most_at_once == 2
+    gpu.stop(5.0)
+
+
+def test_gpu_thread_fault_of_the_engine_costs_what_it_had_and_starts_it_anew() -> None:
+    engine = FakeEngine()
+    engine.turn_error = ZeroDivisionError("x")
+    gpu = started(engine)
+    with pytest.raises(GenerationError, match="logged"):
+        result_of(gpu.submit(request(), listener()[0]))
+    assert result_of(gpu.submit(request(), listener()[0])).device == "cpu"
+    assert engine.starts == 2
+    gpu.stop(5.0)
+
+
+def test_gpu_thread_lost_device_ends_all_as_lost_and_takes_no_more() -> None:
+    engine = FakeEngine()
+    engine.gates["held"] = threading.Event()
+    gpu = started(engine)
+    held = gpu.submit(request(prompt="held"), listener()[0])
+    assert engine.begun["held"].wait(5.0)
+    engine.turn_error = DeviceLost("CUDA error: an illegal memory access was encountered")
+    with pytest.raises(DeviceLost, match="starts anew"):
+        result_of(held)
+    assert "starts anew" in result_of(gpu.lost)
+    with pytest.raises(DeviceLost):
+        result_of(gpu.submit(request(), listener()[0]))
+    assert gpu.stop(5.0)
+    assert engine.closed
+
+
+def test_watchdog_turn_over_its_limit_costs_its_requests_and_the_next_is_drawn() -> None:
+    now = [0.0]
+    engine = FakeEngine()
+    engine.hang = threading.Event()
+    gpu = GpuThread(engine, tick=lambda: now[0])
+    gpu.start()
+    stuck = gpu.submit(request(prompt="stuck"), listener()[0])
+    assert engine.begun["stuck"].wait(5.0)
+    while engine.work is None:
+        time.sleep(0.001)
+    gpu.watch()
+    assert not stuck.done()  # ten seconds are allowed, none have passed
+    now[0] = 11.0
+    gpu.watch()
+    with pytest.raises(GenerationError, match="did not answer"):
+        result_of(stuck)
+    hang, engine.hang = engine.hang, None
+    hang.set()
+    assert result_of(gpu.submit(request(), listener()[0])).device == "cpu"
+    assert not gpu.lost.done()
+    gpu.stop(5.0)
+
+
+def test_watchdog_turn_that_never_comes_back_loses_the_device() -> None:
+    now = [0.0]
+    engine = FakeEngine()
+    engine.hang = threading.Event()
+    gpu = GpuThread(engine, tick=lambda: now[0])
+    gpu.start()
+    stuck, behind = (gpu.submit(request(prompt=prompt), listener()[0]) for prompt in ("stuck", "behind"))
+    assert engine.begun["stuck"].wait(5.0)
+    while engine.work is None:
+        time.sleep(0.001)
+    now[0] = 21.0
+    gpu.watch()
+    with pytest.raises(GenerationError, match="did not answer"):
+        result_of(stuck)
+    with pytest.raises(DeviceLost):
+        result_of(behind)
+    assert gpu.lost.done()
+    engine.hang.set()
+    gpu.stop(5.0)
 
 
 def test_gpu_thread_never_started_stops_at_once() -> None:

@@ -8,6 +8,7 @@ import asyncio
 import threading
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,6 +88,57 @@ async def test_restart_poison_request_is_given_up_and_the_queue_moves_on(tmp_pat
         assert world.told(Rendered, "poison") == []
 
 
+async def test_restart_innocent_that_shared_every_crash_is_not_given_up_with_the_poison(tmp_path: Path) -> None:
+    store = await opened(tmp_path / "easel.db")
+    for n in range(3):
+        await store.add(f"job{n}", request(prompt=f"prompt {n}"), origin(n, n), NOW)
+    for _ in range(3):
+        for n in range(3):
+            await store.start(f"job{n}", NOW)
+        await store.recover(NOW, 3, "{attempts}")
+    await store.close()
+    async with World(tmp_path, room=100) as world:
+        await world.heard(Rendered, times=3)
+        assert world.told(Failed) == []
+        assert world.engine.most_at_once == 1
+
+
+async def test_restart_counts_only_the_crashes_that_a_request_was_alone_in(tmp_path: Path) -> None:
+    store = await opened(tmp_path / "easel.db")
+    for n in range(2):
+        await store.add(f"job{n}", REQUEST, origin(n, n), NOW)
+        await store.start(f"job{n}", NOW)
+    attempts: list[int] = []
+    for crash in range(3):
+        found = await store.recover(NOW, 3, "{attempts}")
+        assert found.ended == ()
+        assert all(job.suspect for job in found.waiting), crash
+        (job,) = (job for job in found.waiting if job.id == "job0")
+        attempts.append(job.attempt)
+        await store.start("job0", NOW)
+    assert attempts == [0, 1, 2]
+    found = await store.recover(NOW, 3, "{attempts}")
+    assert [(job.id, job.error) for job in found.ended] == [("job0", "3")]
+    await store.close()
+
+
+async def test_stop_several_that_run_are_all_put_back_and_drawn_next_time(tmp_path: Path) -> None:
+    async with World(tmp_path, room=8) as world:
+        jobs = []
+        for n in range(3):
+            world.hold(f"held {n}")
+            jobs.append(await world.submit(f"held {n}"))
+        await world.begun("held 2")
+        await world.service.stop(0.3)
+        for job in jobs:
+            on_disk = await world.store.get(job.id)
+            assert on_disk is not None
+            assert (on_disk.status, on_disk.attempt) == (JobStatus.QUEUED, 0)
+    async with World(tmp_path, room=8) as again:
+        await again.heard(Rendered, times=3)
+        assert {event.job.attempt for event in again.told(Rendered)} == {1}
+
+
 async def test_restart_after_expiry_brings_jobs_without_tokens(tmp_path: Path) -> None:
     store = await opened(tmp_path / "easel.db")
     await store.add("job1", REQUEST, origin(1), NOW - timedelta(minutes=20))
@@ -104,6 +156,21 @@ async def test_restart_removes_files_that_are_nobodys(tmp_path: Path) -> None:
     async with World(tmp_path) as world:
         await world.heard(Rendered, (await world.submit()).id)
         assert not any("lost" in name for name in world.picture_files())
+
+
+@pytest.mark.parametrize("status", [JobStatus.FAILED, JobStatus.CANCELLED], ids=str)
+async def test_restart_removes_what_was_written_for_a_request_that_ended_without_it(
+    tmp_path: Path, status: JobStatus
+) -> None:
+    store = await opened(tmp_path / "easel.db")
+    await brought_to(store, status)
+    await store.close()
+    folder = tmp_path / "pictures" / "jo" / "job1"
+    folder.mkdir(parents=True)
+    (folder / "easel-job1-1.png").write_bytes(b"x")
+    async with World(tmp_path) as world:
+        await world.heard(Rendered, (await world.submit()).id)
+        assert not any("job1" in name for name in world.picture_files())
 
 
 async def test_stop_puts_the_running_back_uncounted_and_it_is_drawn_next_time(tmp_path: Path) -> None:
@@ -188,3 +255,29 @@ async def test_stop_after_a_start_that_failed_is_harmless(tmp_path: Path) -> Non
     await world.service.stop(1.0)
     await world.service.close()
     assert (tmp_path / "easel.db").read_bytes() == b"not a database"
+
+
+async def test_restart_suspect_waits_until_the_files_of_the_one_before_are_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await opened(tmp_path / "easel.db")
+    for n in range(2):
+        await store.add(f"job{n}", request(prompt=f"prompt {n}"), origin(n, n), NOW)
+        await store.start(f"job{n}", NOW)
+    await store.close()
+    world = World(tmp_path, room=100)
+    writing, go_on, write = asyncio.Event(), asyncio.Event(), world.archive.write
+
+    async def slowly(job_id: str, *args: Any) -> Any:
+        writing.set()
+        await go_on.wait()
+        return await write(job_id, *args)
+
+    monkeypatch.setattr(world.archive, "write", slowly)
+    async with world:
+        await asyncio.wait_for(writing.wait(), 20.0)
+        for _ in range(100):  # whoever could be taken would be, now that the first is drawn
+            await asyncio.sleep(0)
+        assert world.service.overview(1).waiting == 1
+        go_on.set()
+        await world.heard(Rendered, times=2)

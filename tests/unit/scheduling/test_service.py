@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from bot.engine.metrics import Metrics, ModelNumbers
 from bot.errors import (
+    DeviceLost,
     DiskFull,
     GenerationError,
     InvalidOutput,
@@ -21,9 +23,11 @@ from bot.errors import (
     ModerationRefused,
     NotPermitted,
     RequestError,
+    StorageError,
 )
 from bot.generation import Actor, GenerationOptions, JobStatus, PostedTo
 from bot.limits import MAX_WAITING
+from bot.scheduling import dispatcher
 from bot.scheduling.events import Cancelled, Drawing, Failed, Fetching, Queued, QueueMoved, Rendered
 from tests.unit.scheduling.fakes import World
 from tests.unit.store.support import GUILD, origin, request
@@ -208,14 +212,33 @@ async def test_service_engine_error_fails_one_request_and_goes_on(world: World, 
 
 
 async def test_service_files_that_cannot_be_written_fail_the_request(world: World, monkeypatch) -> None:
-    async def no_room(*_: object) -> None:
-        raise DiskFull("The disk is full.")
+    async def refused(*_: object) -> None:
+        raise StorageError("The disk refused.")
 
-    monkeypatch.setattr(world.archive, "write", no_room)
+    monkeypatch.setattr(world.archive, "write", refused)
     job = await world.submit()
-    assert (await world.heard(Failed, job.id)).job.error == "The disk is full."
+    assert (await world.heard(Failed, job.id)).job.error == "The disk refused."
     monkeypatch.undo()
     await world.heard(Rendered, (await world.submit()).id)
+
+
+async def test_service_disk_that_fills_while_drawing_keeps_the_pictures_until_there_is_room(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = asyncio.Event()
+
+    async def no_room(*_: object) -> None:
+        tried.set()
+        raise DiskFull("The disk is full.")
+
+    monkeypatch.setattr(dispatcher, "STORAGE_RETRY_S", 0.01)
+    monkeypatch.setattr(world.archive, "write", no_room)
+    job = await world.submit("kept")
+    await asyncio.wait_for(tried.wait(), 10.0)
+    monkeypatch.undo()
+    await world.heard(Rendered, job.id)
+    assert world.told(Failed) == []
+    assert world.engine.drawn == ["kept"]
 
 
 async def test_service_listener_that_fails_does_not_stop_the_others(world: World) -> None:
@@ -230,6 +253,13 @@ async def test_service_listener_that_fails_does_not_stop_the_others(world: World
     assert rendered in failed
 
 
+async def test_service_engine_metrics_are_the_engines_own_of_now(world: World) -> None:
+    world.engine.metrics = Metrics((ModelNumbers("pocket", passes=3, rows=6),))
+    assert world.service.engine_metrics.models[0].rows_per_pass == 2.0
+    world.engine.metrics = Metrics(memory_used_bytes=7)
+    assert world.service.engine_metrics.memory_used_bytes == 7
+
+
 async def test_service_engine_that_cannot_start_refuses_and_keeps_what_waits(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.engine.start_error = GenerationError("There is no CUDA device.")
@@ -237,6 +267,69 @@ async def test_service_engine_that_cannot_start_refuses_and_keeps_what_waits(tmp
         assert not world.service.engine_ready
         with pytest.raises(GenerationError, match="no CUDA device"):
             await world.submit()
+
+
+async def test_service_as_many_are_with_the_engine_as_there_is_room_for(tmp_path: Path) -> None:
+    async with World(tmp_path, room=4) as world:  # two pictures each
+        for prompt in ("one", "two", "three"):
+            world.hold(prompt)
+            await world.submit(prompt, user_id=len(prompt))
+        await world.begun("one")
+        await world.begun("two")
+        seen = world.service.overview(5)
+        assert ([job.request.prompt for job in seen.running], seen.waiting) == (["one", "two"], 1)
+        assert [place.position for _, place in seen.mine] == [1]
+        world.engine.gates["two"].set()  # which of them ends first is the engine's choice
+        await world.begun("three")
+        await world.heard(Rendered)
+        assert [job.request.prompt for job in world.service.overview(5).running] == ["one", "three"]
+        assert world.engine.most_at_once == 2
+        for prompt in ("one", "three"):
+            world.engine.gates[prompt].set()
+        await world.heard(Rendered, times=3)
+
+
+async def test_service_quick_request_is_drawn_beside_a_long_one(tmp_path: Path) -> None:
+    async with World(tmp_path, room=8) as world:
+        world.hold("long")
+        long = await world.submit("long")
+        await world.begun("long")
+        await world.heard(Rendered, (await world.submit("quick", user_id=8)).id)
+        assert (await world.service.get(long.id)).status is JobStatus.RUNNING
+        await world.service.cancel(long.id, ADA)
+        await world.heard(Rendered, (await world.submit("next", user_id=8)).id)
+
+
+async def test_service_error_of_one_leaves_those_beside_it(tmp_path: Path) -> None:
+    async with World(tmp_path, room=8) as world:
+        gate = world.hold("held")
+        held = await world.submit("held")
+        await world.begun("held")
+        world.engine.errors["bad"] = InvalidOutput("The model gave a black picture.")
+        bad = await world.submit("bad", user_id=8)
+        await world.heard(Failed, bad.id)
+        gate.set()
+        await world.heard(Rendered, held.id)
+
+
+async def test_service_lost_device_takes_no_more_and_leaves_the_rest_to_the_next_process(tmp_path: Path) -> None:
+    async with World(tmp_path, room=4) as world:
+        for prompt in ("one", "two"):
+            world.hold(prompt)
+        jobs = [await world.submit(prompt) for prompt in ("one", "two", "waiting")]
+        await world.begun("two")
+        world.engine.turn_error = DeviceLost("CUDA error: an illegal memory access was encountered")
+        while not world.gpu.lost.done():
+            await asyncio.sleep(0.01)
+        with pytest.raises(GenerationError, match="starts anew"):
+            await world.submit("too late")
+    async with World(tmp_path, room=4) as again:
+        for job in jobs:
+            await again.heard(Rendered, job.id)
+        assert again.told(Failed) == []
+        assert again.engine.most_at_once == 1  # the two shared the GPU when it failed, so each is drawn alone
+        attempts = {event.job.id: event.job.attempt for event in again.told(Rendered)}
+        assert attempts == {job.id: 1 for job in jobs}  # two shared it, so it counts against neither
 
 
 async def test_cancel_queued_leaves_the_line(world: World) -> None:

@@ -17,19 +17,20 @@ from bot.generation import JobStatus
 from bot.store import migrate, schema
 from tests.unit.store.support import brought_to, opened
 
-ADDS_COLUMN = """
+NEXT = f"{int(migrate.HEAD) + 1:04}"
+ADDS_COLUMN = f"""
 import sqlalchemy as sa
 from alembic import op
-revision, down_revision, branch_labels, depends_on = "0002", "0001", None, None
+revision, down_revision, branch_labels, depends_on = "{NEXT}", "{migrate.HEAD}", None, None
 def upgrade():
     op.add_column("jobs", sa.Column("mood", sa.Text()))
-    {then}
+    {{then}}
 """
 
 
 @pytest.fixture
 async def old(path: Path) -> Path:
-    """A database of schema 0001 with a job in it."""
+    """A database of today's schema with a job in it."""
     store = await opened(path)
     await brought_to(store, JobStatus.POSTED)
     await store.close()
@@ -42,7 +43,7 @@ def scripts(tmp_path: Path) -> Path:
 
 
 def newer(scripts: Path, then: str = "pass") -> Path:
-    (scripts / "versions" / "0002_mood.py").write_text(ADDS_COLUMN.format(then=then))
+    (scripts / "versions" / f"{NEXT}_mood.py").write_text(ADDS_COLUMN.format(then=then))
     return scripts
 
 
@@ -140,10 +141,10 @@ async def test_open_newer_schema_is_refused_untouched(old: Path) -> None:
 
 
 def test_prepare_older_schema_migrates_and_keeps_a_backup(old: Path, scripts: Path) -> None:
-    migrate.prepare(old, scripts=newer(scripts), head="0002")
-    assert migrate.inspect(old) == "0002"
-    backup = old.with_name("easel.db.backup-0001")
-    assert migrate.inspect(backup) == "0001"
+    migrate.prepare(old, scripts=newer(scripts), head=NEXT)
+    assert migrate.inspect(old) == NEXT
+    backup = old.with_name(f"easel.db.backup-{migrate.HEAD}")
+    assert migrate.inspect(backup) == migrate.HEAD
     for file, columns in ((old, 26), (backup, 25)):
         with sqlite3.connect(file) as connection:
             assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (1,)
@@ -158,10 +159,10 @@ def test_prepare_older_schema_migrates_and_keeps_a_backup(old: Path, scripts: Pa
 )
 def test_prepare_failing_migration_leaves_the_old_file(old: Path, scripts: Path, then: str) -> None:
     data = old.read_bytes()
-    with pytest.raises(DatabaseDamaged, match="from schema 0001 to 0002"):
-        migrate.prepare(old, scripts=newer(scripts, then), head="0002")
+    with pytest.raises(DatabaseDamaged, match=f"from schema {migrate.HEAD} to {NEXT}"):
+        migrate.prepare(old, scripts=newer(scripts, then), head=NEXT)
     assert old.read_bytes() == data
-    assert migrate.inspect(old.with_name("easel.db.backup-0001")) == "0001"
+    assert migrate.inspect(old.with_name(f"easel.db.backup-{migrate.HEAD}")) == migrate.HEAD
     assert not old.with_name("easel.db.migrating").exists()
 
 
@@ -175,6 +176,6 @@ def test_prepare_migration_takes_along_what_is_only_in_the_journal(old: Path, sc
     for suffix in ("", "-wal"):
         shutil.copy(f"{old}{suffix}", f"{killed}{suffix}")
     writer.close()
-    migrate.prepare(killed, scripts=newer(scripts), head="0002")
+    migrate.prepare(killed, scripts=newer(scripts), head=NEXT)
     with sqlite3.connect(killed) as connection:
         assert connection.execute("SELECT user_name FROM jobs").fetchone() == ("from the journal",)
