@@ -124,7 +124,7 @@ class Soak:
             for name in self._names:
                 members.create_task(self._live(self._discord.member(name)))
         self._look()
-        self._check_database()
+        await self._check_database()
         return self.record
 
     async def _live(self, person: Person) -> None:
@@ -183,15 +183,23 @@ class Soak:
             for key in list(known)[: max(0, len(known) - KEPT)]:
                 del known[key]
 
-    def _check_database(self) -> None:
-        path = self._bot.data_dir / "data" / "easel.db"
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
-            ends = Counter(row[0] for row in database.execute("SELECT status FROM jobs"))
-        for status, count in ends.items():
-            if status not in ("posted", "cancelled"):
-                self.record.faults += [f"{status}"] * count
+    async def _check_database(self) -> None:
+        """Count the ends in the database; what is shown already may be noted a moment later."""
+        for _ in range(100):
+            ends = self._ends()
+            open_ends = {status: count for status, count in ends.items() if status not in ("posted", "cancelled")}
+            if not open_ends:
+                break
+            await asyncio.sleep(0.1)
+        for status, count in open_ends.items():
+            self.record.faults += [status] * count
         missing = self.record.committed - sum(ends.values())
         self.record.faults += ["no row" if missing > 0 else "one too many"] * abs(missing)
+
+    def _ends(self) -> Counter[str]:
+        path = self._bot.data_dir / "data" / "easel.db"
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+            return Counter(row[0] for row in database.execute("SELECT status FROM jobs"))
 
 
 async def soak(requests: int, members: int, still: Sequence[str], *, timeout_s: float = 300.0) -> Record:

@@ -20,4 +20,4 @@ settings.register_profile(
 )  # fmt: skip
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
-pytest_plugins = ("tests.reliability", "tests.faults.stages")
+pytest_plugins = ("tests.reliability",)

@@ -9,11 +9,14 @@ import pytest
 import pytest_asyncio
 
 from tests.faults.house import House, open_house
+from tests.faults.stages import shared_victim, victim, victims
 from tests.loopback import BotProcess, LoopbackDiscord
 from tests.loopback.conftest import set_up, shared_stage, stage
 from tests.loopback.stage import HF_TOKEN, ROOM, Stage
 
-__all__ = ["house", "loud_stage", "set_up", "shared_house", "shared_stage", "stage"]
+__all__ = [
+    "house", "loud_stage", "set_up", "shared_house", "shared_stage", "shared_victim", "stage", "victim", "victims"
+]  # fmt: skip
 
 FRESH_S = 1.0
 """How long a request may have waited before its member's rights are looked up; five seconds out of the box."""
@@ -44,7 +47,7 @@ BIG: dict[str, Any] = {"width": 128, "height": 128, "steps": 100, "count": 4, "p
 """6.5536 megapixel-steps, drawn until it is cancelled."""
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def loud_stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
     """One bot with all debug logs and a budget of BUDGET; a test may kill it and start it again."""
     environment = {

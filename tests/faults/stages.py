@@ -71,7 +71,7 @@ def victim_of(discord: LoopbackDiscord, folder: Path, environment: Mapping[str, 
     return stage
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def shared_victim(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[VictimStage]:
     """One victim for many tests, with room for four pictures at once."""
     async with LoopbackDiscord(heartbeat_interval_s=0.5) as discord:

@@ -1,6 +1,7 @@
 """A bot that is shared by the tests which only use it, and bots of their own for those that stop, kill or misconfigure one.
 
-All of them live on the session's event loop, as the shared one has to.
+All of them live on the session's event loop, as the shared one has to. It ends with this folder's tests: later ones may
+keep the loop busy for so long that it would lose its gateway.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ HEARTBEAT_S = 0.25
 Raise = Callable[..., Awaitable[Stage]]
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def shared_stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
     """One bot for many tests, which has drawn its first picture; it logs all it can, for the search for tokens."""
     environment = {"EASEL_LOG_LEVEL": "debug", "HF_TOKEN": HF_TOKEN, **ROOM}

@@ -23,7 +23,7 @@ HF_TOKEN = "hf_abcdefghijklmnopqrstuvwxyz012345"
 DRAWN_WITHIN_S = 60.0
 ROOM = {"EASEL_MAX_BATCH": "1"}
 """Four pictures are with the engine at once, so that one LONG request makes the others wait in line."""
-LONG: dict[str, Any] = {"steps": 40, "count": 4}
+LONG: dict[str, Any] = {"steps": 60, "count": 4, "width": 64, "height": 64}
 """Options that keep the built-in model busy for some seconds, with no room beside."""
 ENDLESS: dict[str, Any] = {"width": 128, "height": 128, "count": 4, "steps": 100}
 """Options of a request that is cancelled when it has served its purpose."""

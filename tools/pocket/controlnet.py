@@ -23,6 +23,8 @@ from tools.pocket.training import SEED, Budget, History, Trainer, on, plain_atte
 FIRST = 70_000_000
 # Half of the prompts are empty in arXiv 2302.05543, so that the lines are read; in a network this small a third is enough.
 WORDLESS = 0.33
+# Lines say most where there is most noise.
+LEAN = 0.4
 # Three halvings make the eighth that latents are of pictures.
 EMBEDDING = (8, 16, 32, 48)
 
@@ -94,7 +96,11 @@ class ControlShelf:
 def new_controlnet(parts: Parts) -> ControlNetModel:
     """A ControlNet that begins as the first half of pocket's denoiser, 1.3 million parameters."""
     torch.manual_seed(SEED)
-    return ControlNetModel.from_unet(parts.unet, conditioning_embedding_out_channels=EMBEDDING)
+    net = ControlNetModel.from_unet(parts.unet, conditioning_embedding_out_channels=EMBEDDING)
+    # The zero convolutions behind it already keep the untrained net silent; a zero here as well would only keep the lines from
+    # being seen for the first hundreds of steps.
+    net.controlnet_cond_embedding.conv_out.reset_parameters()
+    return net
 
 
 def train_controlnet(
@@ -107,6 +113,7 @@ def train_controlnet(
     *,
     batch: int = 32,
     learning_rate: float = 1e-3,
+    matrix_rate: float = 1e-3,
 ) -> tuple[ControlNetModel, History]:
     """Train a ControlNet of a kind of CONTROLS in `work/controlnet-kind`; returns it with averaged weights.
 
@@ -116,7 +123,10 @@ def train_controlnet(
     # A copy without gradients: only those of the residuals go through it.
     unet = on(copy.deepcopy(parts.unet).requires_grad_(False), device).eval()
     on(parts.text_encoder, device).eval()
-    trainer = Trainer(work / f"controlnet-{kind}", {"controlnet": controlnet}, budget, learning_rate=learning_rate)
+    trainer = Trainer(
+        work / f"controlnet-{kind}", {"controlnet": controlnet}, budget,
+        learning_rate=learning_rate, matrix_rate=matrix_rate,
+    )  # fmt: skip
     torch.manual_seed(SEED + trainer.history.steps)
 
     def loss_of() -> Tensor:
@@ -128,7 +138,7 @@ def train_controlnet(
             residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
             return unet(noisy, timesteps, words, **residuals, return_dict=False)[0]
 
-        return denoising_loss(parts.scheduler, given.latents, guess)
+        return denoising_loss(parts.scheduler, given.latents, guess, LEAN)
 
     with plain_attention(device):
         history = trainer.run(loss_of)

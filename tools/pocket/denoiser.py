@@ -14,6 +14,8 @@ from tools.pocket.data import Shelf
 from tools.pocket.networks import TEXT_LENGTH, new_scheduler, new_unet
 from tools.pocket.training import SEED, Budget, History, Trainer, half_precision, on, plain_attention
 
+LEAN = 0.65
+
 
 @dataclass(slots=True)
 class Parts:
@@ -38,14 +40,14 @@ def tokens(tokenizer: CLIPTokenizer, prompts: list[str], device: torch.device) -
     return read.input_ids.to(device)
 
 
-def noised(scheduler: DDIMScheduler, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def noised(scheduler: DDIMScheduler, latents: Tensor, lean: float = LEAN) -> tuple[Tensor, Tensor, Tensor]:
     """Choose timesteps and noise: returns noised latents, timesteps (count,), and the velocity to predict.
 
     Timesteps lean to the noisy end, where layout, colours and outlines are settled; at the other end there is little to
-    decide, and much that cannot be predicted.
+    decide, and much that cannot be predicted. They are drawn as `uniform ** lean`: the smaller, the noisier.
     """
     count = latents.shape[0]
-    share = torch.rand(count, device=latents.device) ** 0.65
+    share = torch.rand(count, device=latents.device) ** lean
     timesteps = (
         (share * scheduler.config["num_train_timesteps"]).long().clamp(max=scheduler.config["num_train_timesteps"] - 1)
     )
@@ -53,9 +55,11 @@ def noised(scheduler: DDIMScheduler, latents: Tensor) -> tuple[Tensor, Tensor, T
     return scheduler.add_noise(latents, noise, timesteps), timesteps, scheduler.get_velocity(latents, noise, timesteps)
 
 
-def denoising_loss(scheduler: DDIMScheduler, latents: Tensor, guess: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def denoising_loss(
+    scheduler: DDIMScheduler, latents: Tensor, guess: Callable[[Tensor, Tensor], Tensor], lean: float = LEAN
+) -> Tensor:
     """Noise latents (count, 4, h, w); returns how far `guess(noisy, timesteps)` is from the velocity, a scalar."""
-    noisy, timesteps, velocity = noised(scheduler, latents)
+    noisy, timesteps, velocity = noised(scheduler, latents, lean)
     with half_precision(latents.device):
         guessed = guess(noisy, timesteps)
     return functional.mse_loss(guessed.float(), velocity)
