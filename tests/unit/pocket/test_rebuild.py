@@ -28,12 +28,13 @@ def shop_in(folder: Path) -> Workshop:
 
 def test_a_short_budget_makes_a_pocket_that_has_learned_something(tmp_path: Path) -> None:
     shop = shop_in(tmp_path)
-    build(shop, STAGES, steps=80, only=["text_encoder", "vae", "unet"])
+    build(shop, STAGES, steps=10, only=["text_encoder"])  # what it learns has tests of its own
+    build(shop, STAGES, steps=60, only=["vae", "unet"])
 
     figures = read_figures(shop.work)
     for name in ("vae", "unet"):
         training = figures[name]["training"]
-        assert training["steps"] == 80
+        assert training["steps"] == 60
         assert training["loss_last"] < 0.9 * training["loss_first"], name
     pipe = StableDiffusionPipeline.from_pretrained(shop.pocket, torch_dtype=torch.float32)
     (image,) = draw_prompts(pipe, ["a red circle on a blue background"], [0], width=64, height=96, steps=2)
