@@ -14,6 +14,7 @@ from typing import Any
 from bot.engine.base import EngineInfo, Order, Work
 from bot.engine.metrics import Metrics
 from bot.errors import GenerationCancelled
+from bot.exits import leave
 from bot.generation import GenerationResult, Progress, RawPicture
 
 IDLE_S = 0.01
@@ -122,4 +123,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main([argument for argument in sys.argv[1:] if argument != "--still"]))
+    leave(main([argument for argument in sys.argv[1:] if argument != "--still"]), thread="gpu")

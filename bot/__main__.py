@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 
 from bot.cli import main
+from bot.exits import leave
 from bot.logs import guard_crashes
 
 if __name__ == "__main__":
     guard_crashes()
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]), thread="gpu")

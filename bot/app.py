@@ -219,13 +219,9 @@ def run_bot(
         try:
             code = asyncio.run(_serve(machine, assemble or build))
         finally:
-            ended = machine.gpu.stop(timeout_s=GPU_END_S)
+            machine.gpu.stop(timeout_s=GPU_END_S)  # what does not end then, `exits.leave` ends
         if code == EXIT_DEVICE_LOST:
             _start_anew()
-        if not ended:
-            # A step of minutes cannot be interrupted, and a normal exit would tear torch down under it: abort, code 134.
-            logging.shutdown()
-            os._exit(code)
         return code
 
 
@@ -342,10 +338,13 @@ async def _log_in(client: EaselClient, token: str) -> None:
         except (aiohttp.ClientError, discord.HTTPException, OSError) as error:
             if client.is_closed() or delay_s is None:
                 raise DiscordUnreachable(
-                    f"Discord cannot be reached: {error}. Check the network and DISCORD_API_URL."
+                    f"Discord cannot be reached: {str(error).rstrip('.')}. Check the network and DISCORD_API_URL."
                 ) from None
             log.warning("Discord cannot be reached (%s), again in %g s", error, delay_s)
             await asyncio.sleep(delay_s)
+            # `login` makes a session each time, and would leave the last one open.
+            await client.http.close()
+            client.http.connector = discord.utils.MISSING
 
 
 def _point_at_discord(settings: Settings) -> None:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
+import threading
+from typing import NoReturn
+
 from bot.errors import AlreadyRunning, DatabaseDamaged, DiscordUnreachable, EaselError, StorageError
 
 EXIT_OK = 0
@@ -15,6 +21,20 @@ EXIT_IN_USE = 6
 EXIT_DATABASE = 7
 EXIT_STORAGE = 8
 EXIT_UNREACHABLE = 9
+
+
+def leave(code: int, thread: str) -> NoReturn:
+    """End the process now where a thread of this name still runs, else in the ordinary way.
+
+    A step of minutes and an import of torch cannot be interrupted, and an ordinary end would tear torch down under them:
+    abort, code 134.
+    """
+    if any(one.name == thread and one.is_alive() for one in threading.enumerate()):
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def exit_code(error: EaselError) -> int:

@@ -77,7 +77,8 @@ class GpuThread:
     def stop(self, timeout_s: float) -> bool:
         """Take no more and let what is drawn end; whether the thread ended in time. Blocks; any other thread.
 
-        To end sooner, cancel through the listeners. Repeatable.
+        To end sooner, cancel through the listeners. While the engine still starts, which is an import that cannot be
+        interrupted, nothing is waited for. Repeatable.
         """
         with self._lock:
             if not self._stopping:
@@ -85,6 +86,8 @@ class GpuThread:
                 self._orders.put(None)
         if self._thread.ident is None:
             return True  # never started
+        if not self.ready.done():
+            return False
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             log.warning("the GPU thread did not end within %g s; it is left behind", timeout_s)

@@ -197,7 +197,8 @@ class GenerationService:
         for run in sorted(self._board.runs.values(), key=lambda run: self._board.remaining_s(run) or 0.0, reverse=True):
             if (self._board.remaining_s(run) or 0.0) > budget_s:
                 await self._put_back(run)
-        if (work := self._tasks.get("dispatcher")) is not None and not work.done():
+        work = self._tasks.get("dispatcher")
+        if work is not None and self._gpu.ready.done() and not work.done():  # before, nothing is drawn
             await asyncio.wait({work}, timeout=budget_s)
         await self._end("dispatcher")
         await self._dispatcher.cancel_all()

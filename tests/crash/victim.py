@@ -18,7 +18,7 @@ from bot import __version__, app
 from bot.config import Settings, read_environment
 from bot.engine.models import load_catalogue, model_files
 from bot.errors import EaselError
-from bot.exits import exit_code
+from bot.exits import exit_code, leave
 from bot.files.marker import load_marker
 from bot.generation import RawPicture
 from bot.logs import set_up_logging
@@ -81,4 +81,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main(), thread="gpu")

@@ -22,9 +22,10 @@ FRESH_S = 1.0
 """How long a request may have waited before its member's rights are looked up; five seconds out of the box."""
 
 LOUD = """
-import logging, sys
+import logging
 from bench import still
 from bot import logs
+from bot.exits import leave
 from bot.scheduling import dispatcher
 
 dispatcher.RIGHTS_FRESH_S = {fresh}
@@ -36,7 +37,7 @@ def loud(level, style, secrets):
         logging.getLogger(name).setLevel(logging.DEBUG)
 
 logs.set_up_logging = loud
-sys.exit(still.main(["engine", "classifier"]))
+leave(still.main(["engine", "classifier"]), thread="gpu")
 """.replace("{fresh}", str(FRESH_S))
 """The bot with every library's debug log on, which it keeps off itself, and without what takes the time: none of these
 cases is about drawing."""

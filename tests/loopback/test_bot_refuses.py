@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -92,6 +93,19 @@ async def test_commands_that_discord_fails_to_read_at_first_are_registered_in_th
     await stage.bot.ready()
     assert fault.hits == 1
     assert stage.discord.command_calls("PUT") == 1
+    await stage.draw("ada", steps=1)
+
+
+async def test_discord_that_cannot_be_reached_at_first_is_found_by_the_same_start(set_up: Raise) -> None:
+    stage = await set_up(start=False)
+    fault = stage.discord.inject("GET", "/users/@me", reset=True, times=None)
+    await stage.bot.start()
+    async with asyncio.timeout(30):
+        while "Discord cannot be reached" not in stage.bot.logs:
+            await asyncio.sleep(0.1)
+    fault.lift()
+    await stage.bot.ready()
+    assert "Unclosed" not in stage.bot.logs
     await stage.draw("ada", steps=1)
 
 

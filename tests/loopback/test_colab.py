@@ -69,6 +69,7 @@ def printed(cell: Any) -> str:
     return "".join(output.get("text", "") for output in cell.outputs)
 
 
+@pytest.mark.slow
 async def test_notebook_run_from_top_to_bottom_draws_and_stops_in_order(tmp_path: Path) -> None:
     async with LoopbackDiscord() as discord:
         notebook = filled_in(
