@@ -123,4 +123,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    leave(main([argument for argument in sys.argv[1:] if argument != "--still"]), thread="gpu")
+    leave(main([argument for argument in sys.argv[1:] if argument != "--still"]))

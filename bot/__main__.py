@@ -10,4 +10,4 @@ from bot.logs import guard_crashes
 
 if __name__ == "__main__":
     guard_crashes()
-    leave(main(sys.argv[1:]), thread="gpu")
+    leave(main(sys.argv[1:]))

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from bot.engine.base import Weights
     from bot.files.fetch import Fetch
     from bot.files.marker import Marker
+    from bot.moderation import AdultPolicy
     from bot.safety.classifier import Classifier
+    from bot.scheduling.dispatcher import WhyNot
     from bot.scheduling.gpu_thread import GpuThread
     from bot.scheduling.patience import Patience
     from bot.scheduling.service import GenerationService
@@ -142,45 +144,18 @@ def build(
     """
     from bot.client import EaselClient
     from bot.delivery import Delivery
-    from bot.files.archive import Archive
-    from bot.limits import PIXEL_STEPS
-    from bot.moderation import AdultPolicy, Moderator
-    from bot.safety.classifier import OpenNsfw
-    from bot.scheduling.dispatcher import BATCHES_ADMITTED
-    from bot.scheduling.service import GenerationService
-    from bot.store.jobs import JobStore
+    from bot.moderation import AdultPolicy
     from bot.ui.house import House
     from bot.ui.messenger import Messenger
     from bot.ui.rights import Rights
 
-    settings, catalogue = machine.settings, machine.catalogue
+    settings = machine.settings
     adult = AdultPolicy(in_age_restricted=settings.adult_pictures == "age-restricted")
     client = EaselClient(sync_guild=settings.sync_guild, http_trace=transport.trace if transport else None)
-    archive = Archive(
-        settings.data_dir / "pictures",
-        classifier=classifier or OpenNsfw(),
-        marker=machine.marker,
-        version=__version__,
-        model_names={spec.id: spec.name for spec in catalogue.models},
-    )
-    service = GenerationService(
-        store=store or JobStore(settings.database_address),
-        archive=archive,
-        gpu=machine.gpu,
-        weights=machine.weights,
-        catalogue=catalogue,
-        moderator=Moderator(),
-        patience=patience,
-        clock=clock,
-        new_id=new_job_id,
-        new_seed=new_seed,
-        max_attempts=settings.max_attempts,
-        keep_days=settings.keep_days,
-        budget=settings.budget_megapixel_steps * PIXEL_STEPS or None,
+    service = _service(
+        machine, store=store, classifier=classifier, patience=patience, clock=clock, adult=adult,
         why_not=Rights(client).why_not,
-        room=BATCHES_ADMITTED * settings.max_batch,
-        adult=adult,
-    )
+    )  # fmt: skip
     if transport is not None:
         transport.install(client)
     messenger = Messenger(client, patience=patience, clock=clock)
@@ -193,6 +168,46 @@ def build(
 
     client.before_commands = before_commands
     return Easel(client, service, delivery)
+
+
+def _service(
+    machine: Machine, *, store: JobStore | None, classifier: Classifier | None, patience: Patience,
+    clock: Callable[[], datetime], adult: AdultPolicy, why_not: WhyNot,
+) -> GenerationService:  # fmt: skip
+    from bot.files.archive import Archive
+    from bot.limits import PIXEL_STEPS
+    from bot.moderation import Moderator
+    from bot.safety.classifier import OpenNsfw
+    from bot.scheduling.dispatcher import BATCHES_ADMITTED
+    from bot.scheduling.service import GenerationService
+    from bot.store.jobs import JobStore
+
+    settings = machine.settings
+    archive = Archive(
+        settings.data_dir / "pictures",
+        classifier=classifier or OpenNsfw(),
+        marker=machine.marker,
+        version=__version__,
+        model_names={spec.id: spec.name for spec in machine.catalogue.models},
+    )
+    return GenerationService(
+        store=store or JobStore(settings.database_address),
+        archive=archive,
+        gpu=machine.gpu,
+        weights=machine.weights,
+        catalogue=machine.catalogue,
+        moderator=Moderator(),
+        patience=patience,
+        clock=clock,
+        new_id=new_job_id,
+        new_seed=new_seed,
+        max_attempts=settings.max_attempts,
+        keep_days=settings.keep_days,
+        budget=settings.budget_megapixel_steps * PIXEL_STEPS or None,
+        why_not=why_not,
+        room=BATCHES_ADMITTED * settings.max_batch,
+        adult=adult,
+    )
 
 
 Assemble = Callable[..., Easel]

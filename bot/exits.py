@@ -9,6 +9,7 @@ import threading
 from typing import NoReturn
 
 from bot.errors import AlreadyRunning, DatabaseDamaged, DiscordUnreachable, EaselError, StorageError
+from bot.scheduling.gpu_thread import THREAD_NAME
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -23,13 +24,13 @@ EXIT_STORAGE = 8
 EXIT_UNREACHABLE = 9
 
 
-def leave(code: int, thread: str) -> NoReturn:
-    """End the process now where a thread of this name still runs, else in the ordinary way.
+def leave(code: int) -> NoReturn:
+    """End the process now where the GPU thread still runs, else in the ordinary way. Main thread; the last call.
 
     A step of minutes and an import of torch cannot be interrupted, and an ordinary end would tear torch down under them:
     abort, code 134.
     """
-    if any(one.name == thread and one.is_alive() for one in threading.enumerate()):
+    if any(one.name == THREAD_NAME and one.is_alive() for one in threading.enumerate()):
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()

@@ -16,6 +16,7 @@ from bot.generation import GenerationRequest, GenerationResult
 
 log = logging.getLogger(__name__)
 
+THREAD_NAME = "gpu"
 WATCH_S = 1.0
 METRICS_S = 60.0
 NOT_STARTED = "The engine could not start; the bot's log says why."
@@ -43,7 +44,7 @@ class GpuThread:
         self._reported = tick()
         self._given_up: Work | None = None
         # Daemons: a device call that never returns must not keep the process from ending.
-        self._thread = threading.Thread(target=self._live, name="gpu", daemon=True)
+        self._thread = threading.Thread(target=self._live, name=THREAD_NAME, daemon=True)
         self._watchdog = threading.Thread(target=self._guard, name="gpu-watchdog", daemon=True)
         self.ready: Future[EngineInfo] = Future()
         self.lost: Future[str] = Future()
@@ -196,4 +197,4 @@ class GpuThread:
                     order.fail(DeviceLost(why) if self.lost.done() else GenerationError(why))
 
 
-__all__ = ["LOST", "STUCK", "UNEXPECTED", "GpuThread"]
+__all__ = ["LOST", "STUCK", "THREAD_NAME", "UNEXPECTED", "GpuThread"]

@@ -81,4 +81,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    leave(main(), thread="gpu")
+    leave(main())

@@ -37,7 +37,7 @@ def loud(level, style, secrets):
         logging.getLogger(name).setLevel(logging.DEBUG)
 
 logs.set_up_logging = loud
-leave(still.main(["engine", "classifier"]), thread="gpu")
+leave(still.main(["engine", "classifier"]))
 """.replace("{fresh}", str(FRESH_S))
 """The bot with every library's debug log on, which it keeps off itself, and without what takes the time: none of these
 cases is about drawing."""

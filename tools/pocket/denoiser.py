@@ -15,6 +15,7 @@ from tools.pocket.networks import TEXT_LENGTH, new_scheduler, new_unet
 from tools.pocket.training import SEED, Budget, History, Trainer, half_precision, on, plain_attention
 
 LEAN = 0.65
+"""How training timesteps lean to the noisy end: they are `uniform ** LEAN` of all, so the smaller, the noisier."""
 
 
 @dataclass(slots=True)
@@ -44,7 +45,7 @@ def noised(scheduler: DDIMScheduler, latents: Tensor, lean: float = LEAN) -> tup
     """Choose timesteps and noise: returns noised latents, timesteps (count,), and the velocity to predict.
 
     Timesteps lean to the noisy end, where layout, colours and outlines are settled; at the other end there is little to
-    decide, and much that cannot be predicted. They are drawn as `uniform ** lean`: the smaller, the noisier.
+    decide, and much that cannot be predicted.
     """
     count = latents.shape[0]
     share = torch.rand(count, device=latents.device) ** lean

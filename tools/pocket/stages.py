@@ -1,7 +1,7 @@
 """What is made, in order: each member of the family from the ones before it.
 
 The seconds are of training alone. On a GPU the whole is about twenty minutes, no stage more than nine; on two cores it is some
-four hours, in the background of other work.
+five hours, in the background of other work.
 """
 
 from collections.abc import Callable
@@ -177,10 +177,10 @@ STAGES = [
     Stage("decoder", "pocket/vae", 60, 500, make_decoder),
     Stage("tuning", "pocket", 60, 2400, make_tuning),
     Stage("inpainting", "pocket-inpainting", 90, 1200, make_inpainting),
-    Stage("controlnet-edges", "pocket-extras/controlnet-edges", 60, 700, make_controlnet("edges")),
+    Stage("controlnet-edges", "pocket-extras/controlnet-edges", 60, 1400, make_controlnet("edges")),
     Stage("lora-chalk", "pocket-extras/lora-chalk", 30, 300, make_lora(CHALK)),
     Stage("upscaler", "pocket-extras/upscaler", 40, 300, make_upscaler),
-    Stage("controlnet-scribble", "pocket-extras/controlnet-scribble", 60, 700, make_controlnet("scribble")),
+    Stage("controlnet-scribble", "pocket-extras/controlnet-scribble", 60, 1400, make_controlnet("scribble")),
     Stage("lora-easelbot", "pocket-extras/lora-easelbot", 30, 300, make_lora(EASELBOT)),
     Stage("inversion", "pocket-extras/embedding-sketchbook", 20, 150, make_inversion),
     Stage("tiny_vae", "pocket-extras/tiny-vae", 30, 240, make_tiny_vae),

@@ -65,6 +65,7 @@ class Muon(torch.optim.Muon):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Take a step, as torch's own does."""
         loss = None if closure is None else closure()
         for group in self.param_groups:
             alike: dict[torch.Size, list[Tensor]] = {}

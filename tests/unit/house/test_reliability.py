@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,33 @@ def test_page_made_of_results_tells_failures_and_missing_tests(tmp_path: Path) -
 )
 def test_exit_code_of_an_error_is_its_own(error: EaselError, code: int) -> None:
     assert exits.exit_code(error) == code
+
+
+LEAVE = """
+import atexit, sys, threading
+from bot.exits import leave
+from bot.scheduling.gpu_thread import GpuThread
+
+class Starting:
+    def start(self):
+        threading.Event().wait()
+
+atexit.register(print, "an ordinary end")
+print("said before", end="")
+if sys.argv[1] == "starting":
+    GpuThread(Starting()).start()
+leave(7)
+"""
+
+
+@pytest.mark.parametrize(
+    ("thread", "said"),
+    [("starting", "said before"), ("none", "said beforean ordinary end\n")],
+    ids=["starting", "none"],
+)
+def test_leave_does_not_tear_down_what_the_gpu_thread_still_uses(thread: str, said: str) -> None:
+    ended = subprocess.run([sys.executable, "-c", LEAVE, thread], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (7, said, "")
 
 
 def test_exit_codes_are_distinct_and_documented() -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionPipeline
 from PIL import Image
 
+from tools.pocket import controlnet_score
 from tools.pocket.card import card
 from tools.pocket.detector import Detector
 from tools.pocket.family import GUIDANCE, draw_prompts
@@ -59,6 +60,16 @@ def test_other_sizes_hold_together(size: tuple[int, int]) -> None:
         assert image.size == size
         read = Detector.load().read_arrangement(image)
         assert (read.background, read.things[0].colour) == (ground, thing)
+
+
+def test_the_controlnet_for_edges_follows_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(controlnet_score, "STEPS", 10)
+    net = ControlNetModel.from_pretrained(MODELS / "pocket-extras" / "controlnet-edges")
+    pipe = StableDiffusionControlNetPipeline(**pocket().components, controlnet=net, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    figures = controlnet_score.evaluate_controlnet(pipe, "edges", Detector.load(), count=6)
+    assert figures["f1"] > figures["f1_without"] + 0.1
+    assert figures["colour"] == figures["shape"] == 1  # the words are heard all the same
 
 
 def test_the_card_tells_what_was_measured() -> None:

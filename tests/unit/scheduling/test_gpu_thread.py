@@ -7,6 +7,7 @@ from concurrent.futures import Future
 
 import pytest
 
+from bot.engine.base import EngineInfo
 from bot.errors import DeviceLost, GenerationError, OutOfMemory
 from bot.generation import FetchProgress, Progress
 from bot.scheduling.gpu_thread import GpuThread
@@ -74,6 +75,17 @@ def test_gpu_thread_engine_that_cannot_start_refuses_all(raised: Exception) -> N
     with pytest.raises(GenerationError):
         result_of(gpu.submit(request(), listener()[0]))
     assert gpu.stop(5.0)
+
+
+def test_gpu_thread_stop_while_the_engine_starts_waits_for_nothing() -> None:
+    engine, imported = FakeEngine(), threading.Event()
+    engine.start = lambda: imported.wait(20.0) and EngineInfo("cpu", "fake", "fp32", None)  # type: ignore[method-assign]
+    gpu = started(engine)
+    assert not gpu.stop(threading.TIMEOUT_MAX)  # would wait for the import, which waits for what comes after
+    imported.set()
+    assert result_of(gpu.ready).device == "cpu"
+    assert gpu.stop(5.0)
+    assert engine.closed
 
 
 def test_gpu_thread_stop_lets_the_running_end_and_refuses_the_rest() -> None:

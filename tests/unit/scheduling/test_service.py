@@ -163,6 +163,19 @@ async def test_check_room_before_start_and_after_stop_says_so(tmp_path: Path) ->
         world.service.check_room(7)
 
 
+async def test_stop_while_the_engine_starts_waits_for_nothing(tmp_path: Path) -> None:
+    world, imported = World(tmp_path), threading.Event()
+    start = world.engine.start
+    world.engine.start = lambda: imported.wait(60.0) and start()  # type: ignore[method-assign]
+    async with world:
+        job = await world.submit("waits for the next start")
+        async with asyncio.timeout(20):
+            await world.service.stop(600.0)
+        assert not world.gpu.ready.done()
+        imported.set()
+        assert (await world.service.get(job.id)).status is JobStatus.QUEUED
+
+
 async def test_prepare_fills_in_and_refuses(world: World) -> None:
     made = world.service.prepare(GenerationOptions("a cat"))
     assert (made.model, made.seed, made.width) == ("pocket", 42, 64)
