@@ -13,7 +13,10 @@ from enum import StrEnum
 
 @dataclass(frozen=True, slots=True)
 class GenerationOptions:
-    """What somebody asked for, as typed: `None` is "left out"."""
+    """What somebody asked for, as typed: `None` is "left out".
+
+    `image`, `mask` and `control` name pictures that were taken in before, by their digests.
+    """
 
     prompt: str
     negative_prompt: str | None = None
@@ -29,6 +32,12 @@ class GenerationOptions:
     private: bool = False
     spoiler: bool = False
     quality: str | None = None
+    image: str | None = None
+    strength: float | None = None
+    mask: str | None = None
+    control: str | None = None
+    control_type: str | None = None
+    control_scale: float | None = None
 
 
 STANDARD, DRAFT = "standard", "draft"
@@ -41,7 +50,9 @@ class GenerationRequest:
     """A complete request: the same request gives the same pictures on one machine.
 
     Picture n is drawn with `seed + n`. Sizes are pixels, multiples of 8. From `guidance_end`, a share of the steps, the
-    prompt is followed without guidance.
+    prompt is followed without guidance. `image`, `mask` and `control` are digests of input pictures, empty where there is none:
+    the picture that is drawn from, of which the last `strength` of the steps are taken; where it is redrawn (white); and the map
+    that a control network of the kind `control_type` follows, counting `control_scale`.
     """
 
     prompt: str
@@ -58,6 +69,22 @@ class GenerationRequest:
     spoiler: bool = False
     quality: str = STANDARD
     guidance_end: float = 1.0
+    image: str = ""
+    strength: float = 1.0
+    mask: str = ""
+    control: str = ""
+    control_type: str = ""
+    control_scale: float = 1.0
+
+    @property
+    def steps_taken(self) -> int:
+        """How many of its steps are really taken: those of a picture that is there already begin late."""
+        return max(1, int(self.num_inference_steps * self.strength)) if self.image else self.num_inference_steps
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The digests of the pictures it is drawn from."""
+        return tuple(dict.fromkeys(filter(None, (self.image, self.mask, self.control))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +198,15 @@ class RawPicture:
     width: int
     height: int
     pixels: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class InputPictures:
+    """The pictures a request is drawn from, each of the request's own size; None where it has none."""
+
+    image: RawPicture | None = None
+    mask: RawPicture | None = None
+    control: RawPicture | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bot.engine.families.base import Conditioning, Family, draw_noise, random_walk
+from bot.engine.canvas import Canvas, Control, Hint, Keep, Kept, begin_from, begin_noise
+from bot.engine.families.base import CONTROL, INPAINTING, Conditioning, Family, draw_noise, random_walk
 from bot.engine.timetables import Timetable, advance
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ class Lane:
 
     `state` (states, ...): the sample first, then what its sampler remembers, float32 on the device. `owner` is whatever the
     engine keeps of the request; `member` is whose turn it is; `guided_turns` is after how many turns guidance is dropped; `walk`
-    gives the noise between two sigmas where that is no draw from the generator.
+    gives the noise between two sigmas where that is no draw from the generator; `keep` is what it keeps to outside of a mask, `hint` the
+    control map it follows.
     """
 
     owner: Any
@@ -42,6 +44,8 @@ class Lane:
     arrived: int = 0
     turn: int = 0
     walk: Callable[[float, float], torch.Tensor] | None = None
+    keep: Keep | None = None
+    hint: Hint | None = None
 
     @property
     def done(self) -> bool:
@@ -85,12 +89,23 @@ def new_lane(
     model: str,
     arrived: int = 0,
     guidance_until: float = 1.0,
+    canvas: Canvas | None = None,
+    hint: Hint | None = None,
 ) -> Lane:
-    """Begin a picture: `size` is (width, height) in pixels; from `guidance_until`, a share of its turns, guidance is dropped."""
+    """Begin a picture: `size` is (width, height) in pixels; from `guidance_until`, a share of its turns, guidance is dropped.
+
+    `canvas` is the picture it begins from, whose `table` then has an entry; `hint` the control map it follows.
+    """
     import torch
 
     generator = torch.Generator("cpu").manual_seed(seed)
-    sample = family.new_latents(*size, generator, table.init_noise_sigma)
+    if canvas is None:
+        start = begin_noise(family, table, size, generator)
+    else:
+        start = begin_from(family, table, canvas, size, generator)
+    if start.more is not None:
+        conditioning = conditioning.told(INPAINTING, start.more)
+    sample = start.sample
     state = torch.zeros(table.state_size, *sample.shape[1:], dtype=torch.float32, device=sample.device)
     state[0] = sample[0]
     # The size, too: FLUX packs a picture and its upright twin into the same shape, and tells rows their places together.
@@ -98,7 +113,8 @@ def new_lane(
     guided_turns = round(guidance_until * table.turns)
     walk = None if table.walk is None else random_walk(table.walk, sample.shape, seed)
     return Lane(
-        owner, member, n, seed, key, table, conditioning, generator, state, guided_turns, arrived, walk=walk
+        owner, member, n, seed, key, table, conditioning, generator, state, guided_turns, arrived,
+        walk=walk, keep=start.keep, hint=hint,
     )  # fmt: skip
 
 
@@ -119,10 +135,16 @@ class Formation:
         guided = [position for position, lane in enumerate(lanes) if lane.guided]
         words = [lane.conditioning.words for lane in lanes]
         words += [lane.conditioning.away_from for lane in lanes if lane.guided and lane.conditioning.away_from]
-        self._forward = family.forward if network is None else network
-        self._padding = 0 if network is None else network.rows(len(words)) - len(words)
+        hints = [lane.hint for lane in lanes]
+        hints += [lanes[position].hint for position in guided]
+        controlled = any(hint is not None for hint in hints)
+        # What is compiled or captured takes tensors alone, and no residuals.
+        self._forward = family.forward if network is None or controlled else network
+        self._padding = 0 if network is None or controlled else network.rows(len(words)) - len(words)
         # Any row will do for padding, and one that is drawn is no stranger to the model than its neighbours.
         self._words = family.stack([*words, *[words[0]] * self._padding])
+        if controlled:
+            self._words = {**self._words, CONTROL: Control(hints, device, family.dtype)}
         self._all_guided = len(guided) == len(lanes)
         self._guided = torch.tensor(guided, device=device)
         ndim = lanes[0].state.ndim
@@ -133,6 +155,8 @@ class Formation:
         for state, lane in zip(states, lanes, strict=True):
             state[: lane.table.state_size] = lane.state
         self._state = torch.stack(states)
+        keeps = [lane.keep for lane in lanes]
+        self._kept = Kept(keeps, self._state[:, 0]) if any(keep is not None for keep in keeps) else None
         self._entered: torch.Tensor | None = None
         self._output: torch.Tensor | None = None
 
@@ -153,7 +177,7 @@ class Formation:
         import torch
 
         count = len(self.lanes)
-        timesteps, scales, updates = self._tables.now()
+        timesteps, scales, updates, amounts = self._tables.now()
         entering = (self._state[:, 0] * scales.view(-1, *[1] * (self._state.ndim - 2))).to(self.family.dtype)
         rows, told = entering, timesteps
         if len(self._guided):
@@ -169,7 +193,10 @@ class Formation:
                 output = away + self._scales * (towards - away)
             else:
                 output = towards.index_copy(0, self._guided, away + self._scales * (towards[self._guided] - away))
-        self._state = self._advanced(output, updates)
+        state = self._advanced(output, updates)
+        if self._kept is not None:
+            state = torch.cat([self._kept.apply(state[:, 0], amounts)[:, None], state[:, 1:]], 1)
+        self._state = state
         self._entered, self._output = entering, output
         self._tables.move_on()
         for lane in self.lanes:
@@ -230,12 +257,20 @@ class _Tables:
             starts[identity] = sum(tables[earlier].turns for earlier in starts)
         self._timesteps = torch.cat([table.timesteps for table in tables.values()]).to(device)
         self._scales = torch.tensor([scale for table in tables.values() for scale in table.input_scales], device=device)
+        nothing = (0.0, 0.0)
+        amounts = [pair for table in tables.values() for pair in table.kept or [nothing] * table.turns]
+        self._amounts = torch.tensor(amounts, device=device)
         self._updates = torch.cat([self._widened(table.updates) for table in tables.values()]).to(device)
         self._places = torch.tensor([starts[id(lane.table)] + lane.turn for lane in lanes], device=device)
 
-    def now(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Timesteps (lanes,), input scales (lanes,) and update matrices (lanes, states, states + 2) of this turn."""
-        return self._timesteps[self._places], self._scales[self._places], self._updates[self._places]
+    def now(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What belongs to this turn of each lane.
+
+        Timesteps (lanes,), input scales (lanes,), update matrices (lanes, states, states + 2), and how much of a picture's latents and
+        of noise is kept after it (lanes, 2).
+        """
+        places = self._places
+        return self._timesteps[places], self._scales[places], self._updates[places], self._amounts[places]
 
     def move_on(self) -> None:
         """Go to the next turn of every lane."""

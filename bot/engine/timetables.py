@@ -50,7 +50,8 @@ class Timetable:
     `timesteps` (turns,): what the denoiser is told, float32. `input_scales`: the sample is multiplied by it before the denoiser.
     `updates` (turns, state, state + 2), float32: the state is the sample and the memories; each step's new state is
     this matrix times (state, output, noise). `noisy`: whether a step takes fresh noise; `walk`: of which kind, where it is not
-    drawn from the generator. All on the CPU.
+    drawn from the generator. Where it begins with a picture, `entry` is how much of the picture's latents and of noise make the
+    first sample, and `kept` how much of both is what a picture would be after each turn. All on the CPU.
     """
 
     timesteps: torch.Tensor
@@ -59,6 +60,8 @@ class Timetable:
     noisy: tuple[bool, ...]
     init_noise_sigma: float
     walk: Walk | None = None
+    entry: tuple[float, float] | None = None
+    kept: tuple[tuple[float, float], ...] = ()
 
     @property
     def turns(self) -> int:
@@ -71,18 +74,23 @@ class Timetable:
         return self.updates.shape[1]
 
 
-def read_timetable(scheduler: Any) -> Timetable:
+def read_timetable(scheduler: Any, begin: int | None = None) -> Timetable:
     """Read the timetable off a scheduler whose `set_timesteps` has been called; the scheduler is used up.
 
+    `begin` is the position among its timesteps where a picture that is there already enters; None begins with noise alone.
     Raises NotLinear where it has none.
     """
     import copy
 
     import torch
 
-    rehearsed = copy.deepcopy(scheduler)
     sigma = float(scheduler.init_noise_sigma) if hasattr(scheduler, "init_noise_sigma") else 1.0
-    timesteps = list(scheduler.timesteps)
+    timesteps = list(scheduler.timesteps)[begin or 0 :]
+    if begin is not None and hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(begin)
+    rehearsed = copy.deepcopy(scheduler)
+    entry = None if begin is None else _noised(scheduler, timesteps[0])
+    kept: list[tuple[float, float]] = []
     memory = _Memory(scheduler)
     scales: list[float] = []
     matrices: list[torch.Tensor] = []
@@ -99,6 +107,9 @@ def read_timetable(scheduler: Any) -> Timetable:
             noisy.append(asked.times > before)
             spans.append(asked.span if noisy[-1] else None)
             matrices.append(_rows([moved, *memory.read()]))
+            if begin is not None:
+                ended = len(matrices) == len(timesteps)
+                kept.append((1.0, 0.0) if ended else _noised(scheduler, timesteps[len(matrices)]))
     updates = _without_the_dead(matrices)
     table = Timetable(
         torch.stack([t.detach().float().cpu().reshape(()) for t in timesteps]),
@@ -107,8 +118,10 @@ def read_timetable(scheduler: Any) -> Timetable:
         tuple(noisy),
         sigma,
         None if asked.reach is None else Walk(*asked.reach, tuple(spans)),
+        entry,
+        tuple(kept),
     )
-    _rehearse(table, rehearsed)
+    _rehearse(table, rehearsed, len(rehearsed.timesteps) - len(timesteps))
     return table
 
 
@@ -260,7 +273,17 @@ def _noise_of(scheduler: Any, noise: Callable[[], torch.Tensor]) -> Generator[_A
             setattr(module, name, original)
 
 
-def _rehearse(table: Timetable, scheduler: Any) -> None:
+def _noised(scheduler: Any, timestep: Any) -> tuple[float, float]:
+    """Tell how much of a picture and of noise the scheduler's noising makes a sample of, at a timestep."""
+    at = timestep.reshape(1)
+    if hasattr(scheduler, "add_noise"):
+        noised = scheduler.add_noise(_unit(_SAMPLE), _unit(_NOISE), at).flatten()
+    else:
+        noised = scheduler.scale_noise(_unit(_SAMPLE), at, _unit(_NOISE)).flatten()
+    return float(noised[_SAMPLE]), float(noised[_NOISE])
+
+
+def _rehearse(table: Timetable, scheduler: Any, begin: int = 0) -> None:
     """Run the scheduler itself beside the timetable, on numbers by chance. Raises NotLinear where they part."""
     import torch
 
@@ -275,7 +298,7 @@ def _rehearse(table: Timetable, scheduler: Any) -> None:
     state[:, 0] = sample
     noise = draw()
     with _noise_of(scheduler, lambda: noise):
-        for turn, timestep in enumerate(scheduler.timesteps):
+        for turn, timestep in enumerate(scheduler.timesteps[begin:]):
             noise, output = draw(), draw()
             if hasattr(scheduler, "scale_model_input"):
                 scheduler.scale_model_input(sample, timestep)

@@ -11,14 +11,16 @@ from bot.engine.families.base import Conditioning, Family, Words
 from bot.engine.families.flux import Flux
 from bot.engine.families.flux2 import Flux2Klein
 from bot.engine.families.sd3 import StableDiffusion3
-from bot.engine.families.unet import StableDiffusion, StableDiffusionXL
+from bot.engine.families.unet import StableDiffusion, StableDiffusionXL, StableDiffusionXLInpaint
 from bot.engine.families.z_image import ZImage
 
 __all__ = ["Conditioning", "Family", "Words", "family_of"]
 
 _FAMILIES: dict[str, type[Family]] = {
     "StableDiffusionPipeline": StableDiffusion,
+    "StableDiffusionInpaintPipeline": StableDiffusion,
     "StableDiffusionXLPipeline": StableDiffusionXL,
+    "StableDiffusionXLInpaintPipeline": StableDiffusionXLInpaint,
     "StableDiffusion3Pipeline": StableDiffusion3,
     "FluxPipeline": Flux,
     "Flux2KleinPipeline": Flux2Klein,

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     import torch
 
 
+INPAINTING = "inpainting"
+"""The name of what rows of inpainting weights are told besides: the mask and the latents outside of it, (1, 1 + channels, h, w)."""
+CONTROL = "control"
+"""The name under which `forward` finds the control networks of its rows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Words:
     """What one row is told besides its latents: tensors with a leading 1, by the denoiser's own names for them."""
@@ -29,6 +35,10 @@ class Words:
         """The shapes of all tensors, with their names."""
         return tuple((name, tuple(value.shape)) for name, value in sorted(self.tensors.items()))
 
+    def told(self, name: str, value: torch.Tensor) -> Words:
+        """Give the same words with one tensor more."""
+        return Words({**self.tensors, name: value})
+
 
 @dataclass(frozen=True, slots=True)
 class Conditioning:
@@ -37,6 +47,11 @@ class Conditioning:
     words: Words
     away_from: Words | None
     guidance_scale: float
+
+    def told(self, name: str, value: torch.Tensor) -> Conditioning:
+        """Give the same conditioning with one tensor more for each row."""
+        away_from = None if self.away_from is None else self.away_from.told(name, value)
+        return Conditioning(self.words.told(name, value), away_from, self.guidance_scale)
 
 
 class Family(ABC):
@@ -60,6 +75,14 @@ class Family(ABC):
         """The dtype of latents that enter the denoiser; kept, since asking diffusers walks over all its modules."""
         return self.denoiser.dtype
 
+    takes_pictures = False
+    """Whether its lanes may begin from a picture."""
+
+    @property
+    def inpaints(self) -> bool:
+        """Whether its weights were made for inpainting: each row is told the mask and what lies outside of it."""
+        return False
+
     def expresses(self, request: GenerationRequest) -> bool:
         """Whether lanes draw this request as the pipeline does; what they do not, the pipeline draws itself."""
         return True
@@ -78,7 +101,30 @@ class Family(ABC):
 
     def new_latents(self, width: int, height: int, generator: torch.Generator, sigma: float) -> torch.Tensor:
         """Draw the noise a picture begins with, (1, ...); the generator is one of the CPU."""
-        return draw_noise(self.noise_shape(width, height), generator, self.device, self.dtype) * sigma
+        return self.pack(self.raw_noise(width, height, generator) * sigma)
+
+    def raw_noise(self, width: int, height: int, generator: torch.Generator) -> torch.Tensor:
+        """Draw noise of `noise_shape`; the generator is one of the CPU."""
+        return draw_noise(self.noise_shape(width, height), generator, self.device, self.dtype)
+
+    def pack(self, latents: torch.Tensor) -> torch.Tensor:
+        """Put latents (1, channels, h, w) as the denoiser takes them."""
+        return latents
+
+    def first_step(self, steps: int, strength: float) -> int:
+        """Tell at which of its steps a picture enters, of which the last `strength` are taken."""
+        return max(steps - min(int(steps * strength), steps), 0)
+
+    def encode_picture(self, pixels: torch.Tensor) -> Callable[[torch.Generator], torch.Tensor]:
+        """Encode a picture (1, 3, height, width) on [-1, 1]; give what draws its latents, scaled for the denoiser."""
+        vae: Any = self.pipe.vae
+        encoded = vae.encode(pixels.to(self.device, vae.dtype))
+        return lambda generator: self.scaled(_drawn_latents(encoded, generator).to(self.dtype))
+
+    def scaled(self, latents: torch.Tensor) -> torch.Tensor:
+        """Scale what the VAE encodes for the denoiser."""
+        config = self.pipe.vae.config
+        return (latents - (getattr(config, "shift_factor", None) or 0.0)) * config.scaling_factor
 
     def shape(self, words: Words) -> tuple[object, ...]:
         """What must be equal for rows with these words to be stacked."""
@@ -106,6 +152,16 @@ def decode_with(vae: Any, latents: torch.Tensor) -> torch.Tensor:
     """Decode unscaled latents (pictures, channels, h, w) as diffusers' image processors do; one at a time where the VAE slices."""
     pixels = vae.decode(latents.to(vae.dtype), return_dict=False)[0]
     return (pixels * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).float().cpu()
+
+
+def _drawn_latents(encoded: Any, generator: torch.Generator) -> torch.Tensor:
+    """Draw latents as the pipelines do; a tiny VAE has no distribution to draw from."""
+    return encoded.latent_dist.sample(generator) if hasattr(encoded, "latent_dist") else encoded.latents
+
+
+def flow_first_step(steps: int, strength: float) -> int:
+    """Tell at which of its steps a picture enters, as the pipelines of SD 3 and FLUX reckon."""
+    return int(max(steps - min(steps * strength, steps), 0))
 
 
 def draw_noise(shape: tuple[int, ...], generator: torch.Generator, device: Any, dtype: torch.dtype) -> torch.Tensor:

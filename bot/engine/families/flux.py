@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bot.engine.families.base import Conditioning, Family, Words, decode_with, shift, timesteps_by
+from bot.engine.families.base import Conditioning, Family, Words, decode_with, flow_first_step, shift, timesteps_by
 from bot.generation import GenerationRequest
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ class Flux(Family):
     """FLUX.1 dev, schnell and what is made of them."""
 
     max_sequence_length = 512
+    takes_pictures = True
 
     @property
     def denoiser(self) -> Any:
@@ -62,13 +63,16 @@ class Flux(Family):
         timesteps_by(scheduler, steps, "cpu", sigmas=sigmas, mu=mu)
         scheduler.set_begin_index(0)
 
+    def first_step(self, steps: int, strength: float) -> int:
+        """Tell at which of its steps a picture enters."""
+        return flow_first_step(steps, strength)
+
     def noise_shape(self, width: int, height: int) -> tuple[int, ...]:
         """(1, 16, height/8, width/8), before packing."""
         return 1, self.denoiser.config.in_channels // 4, *self._packed_size(width, height)
 
-    def new_latents(self, width: int, height: int, generator: torch.Generator, sigma: float) -> torch.Tensor:
-        """Draw the noise a picture begins with, packed: (1, height/16 · width/16, 64)."""
-        latents = super().new_latents(width, height, generator, sigma)
+    def pack(self, latents: torch.Tensor) -> torch.Tensor:
+        """Pack latents two by two: (1, height/16 · width/16, 64)."""
         _, channels, rows, columns = latents.shape
         return self.pipe._pack_latents(latents, 1, channels, rows, columns)
 

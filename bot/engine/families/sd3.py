@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bot.engine.families.base import Conditioning, Family, Words, decode_with, shift, timesteps_by
+from bot.engine.families.base import Conditioning, Family, Words, decode_with, flow_first_step, shift, timesteps_by
 from bot.generation import GenerationRequest
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ class StableDiffusion3(Family):
     """Stable Diffusion 3 and 3.5."""
 
     max_sequence_length = 256
+    takes_pictures = True
 
     @property
     def denoiser(self) -> Any:
@@ -48,6 +49,10 @@ class StableDiffusion3(Family):
             tokens = (request.height // factor // patch) * (request.width // factor // patch)
             options["mu"] = shift(scheduler, tokens, highest=1.16)
         timesteps_by(scheduler, request.num_inference_steps, "cpu", **options)
+
+    def first_step(self, steps: int, strength: float) -> int:
+        """Tell at which of its steps a picture enters."""
+        return flow_first_step(steps, strength)
 
     def noise_shape(self, width: int, height: int) -> tuple[int, ...]:
         """(1, 16, height/8, width/8)."""

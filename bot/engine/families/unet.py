@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from bot.engine.families.base import Conditioning, Family, Words, decode_with, timesteps_by
+from bot.engine.families.base import CONTROL, INPAINTING, Conditioning, Family, Words, decode_with, timesteps_by
 from bot.generation import GenerationRequest
 
 if TYPE_CHECKING:
     import torch
 
-_OWN_NAMES = frozenset({"encoder_hidden_states", "timestep_cond"})
+_OWN_NAMES = frozenset({"encoder_hidden_states", "timestep_cond", INPAINTING, CONTROL})
 
 
 class StableDiffusion(Family):
     """Stable Diffusion 1.x and 2.x, and latent consistency models made of them."""
+
+    takes_pictures = True
+
+    @property
+    def inpaints(self) -> bool:
+        """Whether the UNet takes the mask and what lies outside of it beside the latents."""
+        channels: int = self.pipe.vae.config.latent_channels
+        return self.denoiser.config.in_channels == 2 * channels + 1
 
     @property
     def denoiser(self) -> Any:
@@ -39,18 +49,28 @@ class StableDiffusion(Family):
     def noise_shape(self, width: int, height: int) -> tuple[int, ...]:
         """(1, 4, height/8, width/8)."""
         factor = self.pipe.vae_scale_factor
-        return 1, self.denoiser.config.in_channels, height // factor, width // factor
+        return 1, self.pipe.vae.config.latent_channels, height // factor, width // factor
 
     def forward(self, latents: torch.Tensor, timesteps: torch.Tensor, words: dict[str, Any]) -> torch.Tensor:
-        """Call the UNet once, a timestep a row."""
+        """Call the UNet once, a timestep a row, after the control networks of the rows that have one."""
         added = {name: value for name, value in words.items() if name not in _OWN_NAMES}
+        told = words["encoder_hidden_states"]
+        options: dict[str, Any] = {}
+        if CONTROL in words:
+            down, middle = words[CONTROL].residuals(latents, timesteps, told, added)
+            options = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+        if INPAINTING in words:
+            import torch
+
+            latents = torch.cat([latents, words[INPAINTING]], 1)
         return self.denoiser(
             latents,
             timesteps,
-            encoder_hidden_states=words["encoder_hidden_states"],
+            encoder_hidden_states=told,
             timestep_cond=words.get("timestep_cond"),
             added_cond_kwargs=added or None,
             return_dict=False,
+            **options,
         )[0]
 
     def decode(self, latents: torch.Tensor, width: int, height: int) -> torch.Tensor:
@@ -89,9 +109,7 @@ class StableDiffusionXL(StableDiffusion):
         size = (request.height, request.width)
         second: Any = self.pipe.text_encoder_2
         width = int(pooled.shape[-1]) if second is None else second.config.projection_dim
-        time_ids = self.pipe._get_add_time_ids(
-            size, (0, 0), size, dtype=positive.dtype, text_encoder_projection_dim=width
-        ).to(self.device)
+        time_ids = self._time_ids(size, positive.dtype, width).to(self.device)
         more = {"time_ids": time_ids, **self._guidance_embedding(request, positive.dtype)}
         words = Words({"encoder_hidden_states": positive, "text_embeds": pooled, **more})
         away_from = None
@@ -105,21 +123,66 @@ class StableDiffusionXL(StableDiffusion):
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(0)
 
+    def encode_picture(self, pixels: torch.Tensor) -> Callable[[torch.Generator], torch.Tensor]:
+        """Encode a picture, in fp32 where the VAE overflows in fp16."""
+        with self._exact_vae():
+            return super().encode_picture(pixels)
+
+    def scaled(self, latents: torch.Tensor) -> torch.Tensor:
+        """Scale what the VAE encodes for the denoiser."""
+        spread = self._spread(latents)
+        if spread is None:
+            return super().scaled(latents)
+        mean, deviation = spread
+        return (latents - mean) * self.pipe.vae.config.scaling_factor / deviation
+
     def decode(self, latents: torch.Tensor, width: int, height: int) -> torch.Tensor:
-        """Decode with the VAE, whose latents may have a mean and a deviation a channel."""
+        """Decode with the VAE, in fp32 where it overflows in fp16."""
+        with self._exact_vae():
+            spread = self._spread(latents)
+            if spread is None:
+                return super().decode(latents, width, height)
+            mean, deviation = spread
+            return decode_with(self.pipe.vae, latents * deviation / self.pipe.vae.config.scaling_factor + mean)
+
+    def _time_ids(self, size: tuple[int, int], dtype: torch.dtype, width: int) -> torch.Tensor:
+        """What a row is told of its size (height, width), (1, 6)."""
+        return self.pipe._get_add_time_ids(size, (0, 0), size, dtype=dtype, text_encoder_projection_dim=width)
+
+    @contextmanager
+    def _exact_vae(self) -> Generator[None]:
+        """Let the VAE compute in fp32 where its configuration asks for that, as the pipeline does."""
+        import torch
+
+        vae: Any = self.pipe.vae
+        if not (vae.dtype == torch.float16 and vae.config.force_upcast):
+            yield
+            return
+        vae.to(torch.float32)
+        try:
+            yield
+        finally:
+            vae.to(torch.float16)
+
+    def _spread(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """The latents' mean and deviation a channel, (1, channels, 1, 1) each, where the VAE has them."""
         import torch
 
         config = self.pipe.vae.config
-        if self.pipe.vae.dtype == torch.float16 and config.force_upcast:
-            # As the pipeline does: SDXL's VAE overflows in fp16.
-            self.pipe.vae.to(torch.float32)
-            try:
-                return self.decode(latents, width, height)
-            finally:
-                self.pipe.vae.to(torch.float16)
         if getattr(config, "latents_mean", None) is None or getattr(config, "latents_std", None) is None:
-            return super().decode(latents, width, height)
+            return None
         mean, deviation = (
             torch.tensor(values).view(1, -1, 1, 1).to(latents) for values in (config.latents_mean, config.latents_std)
         )
-        return decode_with(self.pipe.vae, latents * deviation / config.scaling_factor + mean)
+        return mean, deviation
+
+
+class StableDiffusionXLInpaint(StableDiffusionXL):
+    """SDXL with weights for inpainting."""
+
+    def _time_ids(self, size: tuple[int, int], dtype: torch.dtype, width: int) -> torch.Tensor:
+        nothing = (0, 0)
+        positive, _ = self.pipe._get_add_time_ids(
+            size, nothing, size, 6.0, 2.5, size, nothing, size, dtype=dtype, text_encoder_projection_dim=width
+        )
+        return positive

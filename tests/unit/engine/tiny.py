@@ -112,6 +112,21 @@ def pipeline(family: str) -> Any:
     return pipe
 
 
+def inpainting(family: str) -> Any:
+    """Make the pipeline of a family's inpainting weights: the UNet takes the mask and the latents outside of it as well."""
+    library: Any = diffusers
+    parts: dict[str, Any] = dict(pipeline(family).components)
+    torch.manual_seed(1)
+    settings = {name: value for name, value in parts["unet"].config.items() if not name.startswith("_")}
+    parts["unet"] = diffusers.UNet2DConditionModel(**{**settings, "in_channels": 9}).eval().requires_grad_(False)
+    if family == "sdxl":
+        pipe = library.StableDiffusionXLInpaintPipeline(**parts, add_watermarker=False)
+    else:
+        pipe = library.StableDiffusionInpaintPipeline(**parts, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
 def _sd15(scheduler: Any = None, **config: Any) -> Any:
     return diffusers.StableDiffusionPipeline(
         vae=vae(), text_encoder=clip(projected=False), tokenizer=clip_tokenizer(), unet=unet(cross_attention_dim=32, **config),
@@ -150,15 +165,15 @@ def _sdxl_lightning() -> Any:
     return _sdxl(diffusers.EulerDiscreteScheduler(**NOISE, timestep_spacing="trailing"))
 
 
-def _sd3() -> Any:
+def _sd3(channels: int = 4) -> Any:
     """As Stable Diffusion 3.5 Medium: normalised queries and keys, a layer of double attention, three text encoders."""
     transformer = diffusers.SD3Transformer2DModel(
-        sample_size=16, patch_size=2, in_channels=4, num_layers=2, attention_head_dim=8, num_attention_heads=4,
-        joint_attention_dim=64, caption_projection_dim=32, pooled_projection_dim=64, out_channels=4, qk_norm="rms_norm",
+        sample_size=16, patch_size=2, in_channels=channels, num_layers=2, attention_head_dim=8, num_attention_heads=4,
+        joint_attention_dim=64, caption_projection_dim=32, pooled_projection_dim=64, out_channels=channels, qk_norm="rms_norm",
         dual_attention_layers=(0,),
     )  # fmt: skip
     return diffusers.StableDiffusion3Pipeline(
-        transformer=transformer, scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0), vae=vae(shift_factor=0.06),
+        transformer=transformer, scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0), vae=vae(channels, shift_factor=0.06),
         text_encoder=clip(projected=True), tokenizer=clip_tokenizer(), text_encoder_2=clip(projected=True),
         tokenizer_2=clip_tokenizer(), text_encoder_3=t5(64), tokenizer_3=t5_tokenizer(),
     )  # fmt: skip
@@ -238,6 +253,8 @@ _MAKERS = {
     "sdxl-lightning": _sdxl_lightning,
     "sdxl-lcm": lambda: _sdxl(_lcm_scheduler(), time_cond_proj_dim=16),
     "sd3": _sd3,
+    # diffusers' inpainting pipeline tells by their number whether the channels are those of inpainting weights.
+    "sd3-16": functools.partial(_sd3, 16),
     "flux-dev": functools.partial(_flux, guidance_embeds=True),
     "flux-schnell": functools.partial(_flux, guidance_embeds=False),
     "flux2-klein": functools.partial(_flux2, is_distilled=True),
