@@ -136,13 +136,13 @@ async def test_fault_48_adult_picture_in_an_age_restricted_channel_is_shown(scor
 @pytest.mark.fault(51)
 async def test_fault_51_every_posted_file_carries_its_mark(scored: Scored) -> None:
     scored.says("0.1")
-    message = await scored.draw("bob", steps=40, count=3)
+    message = await scored.draw("bob", steps=100, count=4)  # long enough for a preview on a fast machine
     await scored.ended("bob", private=True, steps=2)
     await (await scored.person("bob").slash("imagine", "history")).answered()
-    assert len(pictures(message)) == 3
+    assert len(pictures(message)) == 4
     files = sorted(scored.discord.files.values(), key=lambda file: file.id)
     names = [file.filename for file in files]
-    assert sum(name.startswith(f"easel-{job_of(message)}-") for name in names) >= 3
+    assert sum(name.startswith(f"easel-{job_of(message)}-") for name in names) >= 4
     assert any(name.startswith("preview.") for name in names)
     data_dir = scored.bot.data_dir / "data"
     for name, data in zip(names, await asyncio.gather(*map(_download, files)), strict=True):

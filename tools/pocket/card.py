@@ -108,7 +108,7 @@ def _made(figures: dict[str, Any], models: Path) -> list[str]:
         minutes = training.get("minutes", round(training.get("seconds", 0) / 60, 1))
         first, last = training.get("loss_first"), training.get("loss_last", training.get("loss"))
         losses = " → ".join(f"{value:.4f}" for value in (first, last) if value is not None)
-        on = "GPU" if training.get("device") == "cuda" else "two CPU cores"
+        on = "GPU" if training.get("device") == "cuda" else "CPU, one or two cores"
         lines.append(
             f"| {TITLES[stage.name]} | {folder} | {size} | {training.get('steps', '')} | {minutes} | {losses} | {on} |"
         )
