@@ -24,6 +24,15 @@ _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
 DRAFT_SUFFIX = "+draft"
+INPAINTING_SUFFIX = "+inpainting"
+FROM_PICTURES = ("sd15", "sd21", "sdxl", "sd3", "flux")
+"""Families that may begin from a picture, whole or in part."""
+CONTROLLED = ("sd15", "sd21", "sdxl")
+"""Families that may follow a control map."""
+CONTROL_KINDS = ("canny", "scribble", "depth", "pose", "tile")
+READY_MADE = "raw "
+"""Before a kind: the picture is such a map already."""
+CONTROL_TYPES = (*CONTROL_KINDS, *(READY_MADE + kind for kind in CONTROL_KINDS))
 GUIDED_IN_LANES = ("sd15", "sd21", "sdxl", "sd3")
 """Families whose guidance is a second row that may be dropped before the end."""
 
@@ -51,7 +60,8 @@ class ModelSpec:
     weights are stored: None as the dtype says, else one of QUANTIZATIONS. Sizes are pixels; `sizes` maps each aspect ("3:2") to (width, height), and every side is a
     multiple of `side_multiple`. `max_sequence_length` is how many tokens of the prompt are read; None leaves that to
     the pipeline. `sha256` are checksums in hexadecimal, by file inside the folder or repository; a single file's is
-    under "".
+    under "". `inpainting` is the folder of its weights for inpainting, `controls` those of its control networks by kind
+    (CONTROL_KINDS).
     """
 
     id: str
@@ -83,6 +93,13 @@ class ModelSpec:
     quantization: str | None = None
     base: str | None = None
     sha256: Mapping[str, str] = field(default_factory=dict[str, str])
+    inpainting: str | None = None
+    controls: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def from_pictures(self) -> bool:
+        """Whether it may begin from a picture."""
+        return self.family in FROM_PICTURES
 
     def drafted(self) -> ModelSpec:
         """Give the model as it draws drafts. Raises ValueError where it draws none."""
@@ -96,7 +113,7 @@ class ModelSpec:
 
     @property
     def is_draft(self) -> bool:
-        """Whether this is the second entry of a model, that of its drafts, as `with_drafts` adds it."""
+        """Whether this is the second entry of a model, that of its drafts, as `with_variants` adds it."""
         return self.id.endswith(DRAFT_SUFFIX)
 
     @property
@@ -132,10 +149,15 @@ class Catalogue:
         return spec
 
 
-def with_drafts(catalogue: Catalogue) -> Catalogue:
-    """Add an entry for the drafts of every model that has some: to the engine they are a model of their own."""
+def with_variants(catalogue: Catalogue) -> Catalogue:
+    """Add an entry for the drafts and the inpainting weights of every model that has some: to the engine they are models of their own."""
     drafts = tuple(replace(m.drafted(), id=m.id + DRAFT_SUFFIX) for m in catalogue.models if m.draft is not None)
-    return replace(catalogue, models=(*catalogue.models, *drafts))
+    inpainting = tuple(
+        replace(m, id=m.id + INPAINTING_SUFFIX, source=m.inpainting, draft=None, sha256={}, variant=None, revision=None)
+        for m in catalogue.models
+        if m.inpainting is not None
+    )
+    return replace(catalogue, models=(*catalogue.models, *drafts, *inpainting))
 
 
 def sizes_for(base_px: int, multiple: int) -> dict[str, tuple[int, int]]:
@@ -156,7 +178,7 @@ def parse_catalogue(text: str, *, origin: str, default: str | None = None) -> Ca
     Each `[models.ID]` table needs `name source family licence`, and may give `description base_px
     size_multiple sizes side_multiple min_side max_side max_pixels steps max_steps guidance max_guidance sampler samplers
     negative_prompt licence_url gated revision variant download_gb max_sequence_length guidance_end draft_lora draft_steps
-    draft_guidance draft_sampler tiny_vae quantization base sha256`.
+    draft_guidance draft_sampler tiny_vae quantization base sha256 inpainting controls`.
 
     Raises ConfigError naming `origin`, the model and the key.
     """
@@ -182,7 +204,7 @@ _KEYS = {
     "negative_prompt": bool, "licence_url": str, "gated": bool, "revision": str, "variant": str,
     "download_gb": (int, float), "max_sequence_length": int, "guidance_end": (int, float), "draft_lora": str,
     "draft_steps": int, "draft_guidance": (int, float), "draft_sampler": str, "tiny_vae": str, "quantization": str, "base": str,
-    "sha256": (str, dict),
+    "sha256": (str, dict), "inpainting": str, "controls": dict,
 }  # fmt: skip
 
 
@@ -235,7 +257,28 @@ def _parse_model(model_id: str, table: Any, origin: str) -> ModelSpec:
         draft=_draft(entry, sampler, where),
         guidance_end=_guidance_end(entry, where),
         sha256=_checksums(entry, where),
+        inpainting=_inpainting(entry, where),
+        controls=_controls(entry, where),
     )  # fmt: skip
+
+
+def _inpainting(entry: dict[str, Any], where: str) -> str | None:
+    folder: str | None = entry.get("inpainting") or None
+    if folder is not None and entry["family"] not in ("sd15", "sd21", "sdxl"):
+        raise ConfigError(f"{where}: inpainting is for the families sd15, sd21, sdxl, not {entry['family']}.")
+    return folder
+
+
+def _controls(entry: dict[str, Any], where: str) -> dict[str, str]:
+    given = cast("dict[str, Any]", entry.get("controls", {}))
+    if given and entry["family"] not in CONTROLLED:
+        raise ConfigError(f"{where}: controls is for the families {', '.join(CONTROLLED)}, not {entry['family']}.")
+    for kind, folder in given.items():
+        if kind not in CONTROL_KINDS:
+            raise ConfigError(f"{where}: controls knows the kinds {', '.join(CONTROL_KINDS)}, not {kind[:40]!r}.")
+        if not isinstance(folder, str) or not folder:
+            raise ConfigError(f"{where}: controls.{kind} is a folder with a control network.")
+    return {kind: str(folder) for kind, folder in given.items()}
 
 
 def _draft(entry: dict[str, Any], sampler: str, where: str) -> DraftSpec | None:

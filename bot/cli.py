@@ -6,16 +6,16 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bot import __version__
-from bot.catalogue import ASPECTS, Catalogue, ModelSpec
+from bot.catalogue import ASPECTS, CONTROL_TYPES, Catalogue, ModelSpec
 from bot.config import Settings, open_to_others, read_environment
 from bot.errors import EaselError, RequestError
 from bot.exits import EXIT_FAILED, exit_code
-from bot.generation import QUALITIES, FetchProgress, GenerationOptions, GenerationRequest, Progress
+from bot.generation import QUALITIES, FetchProgress, GenerationOptions, GenerationRequest, InputRef, Progress
 from bot.logs import know_secrets, redact
 
 if TYPE_CHECKING:
@@ -120,6 +120,17 @@ def _add_generate(commands: Any) -> None:
     option("guidance", type=float, metavar="X", help="how closely the prompt is followed")
     option("seed", type=int, metavar="N", help="the same seed gives the same picture; left out, one is made up")
     option("sampler", metavar="NAME", help="one of the model's samplers")
+    option("image", metavar="FILE", help="a picture to draw from")
+    option(
+        "strength",
+        type=float,
+        metavar="X",
+        help="how far to leave it: 0.3 keeps the layout, 0.9 follows the prompt (0.6)",
+    )
+    option("mask", metavar="FILE", help="what of it to redraw: white, or left transparent")
+    option("control", metavar="FILE", help="a picture whose lines or shapes to follow")
+    option("control_type", metavar="KIND", help=f"how to read it: {', '.join(CONTROL_TYPES)}")
+    option("control_scale", type=float, metavar="X", help="how strictly to follow it (1)")
     option(
         "quality",
         metavar="NAME",
@@ -155,7 +166,7 @@ def _run_or_demo(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _generate(settings: Settings, options: argparse.Namespace) -> int:
-    from bot.library import Studio, random_seed
+    from bot.library import INPUTS, Studio, random_seed
 
     _quiet(settings)
     if (options.prompt is None) == (options.prompts is None):
@@ -164,10 +175,11 @@ def _generate(settings: Settings, options: argparse.Namespace) -> int:
     base_seed: int = random_seed() if options.seed is None else options.seed
     studio = Studio(settings)
     # All are checked before the first is drawn: a fault in line 90 should not cost 89 pictures' time.
+    inputs = {name: studio.take_input(path, mask=name == "mask") for name in INPUTS if (path := getattr(options, name))}
     requests: list[GenerationRequest] = []
     for index, prompt in enumerate(prompts):
         try:
-            requests.append(studio.prepare(_options(options, prompt, base_seed + index)))
+            requests.append(studio.prepare(_options(options, prompt, base_seed + index, inputs)))
         except RequestError as error:
             if options.prompts is None:
                 raise
@@ -177,12 +189,13 @@ def _generate(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
-def _options(options: argparse.Namespace, prompt: str, seed: int) -> GenerationOptions:
+def _options(options: argparse.Namespace, prompt: str, seed: int, inputs: Mapping[str, InputRef]) -> GenerationOptions:
     return GenerationOptions(
         prompt, negative_prompt=options.negative_prompt, model=options.model, aspect=options.aspect,
         width=options.width, height=options.height, count=options.count, steps=options.steps,
         guidance=options.guidance, seed=seed, sampler=options.sampler, private=options.private, spoiler=options.spoiler,
-        quality=options.quality,
+        quality=options.quality, strength=options.strength, control_type=options.control_type,
+        control_scale=options.control_scale, image=inputs.get("image"), mask=inputs.get("mask"), control=inputs.get("control"),
     )  # fmt: skip
 
 
@@ -263,7 +276,7 @@ def _draw(
     from tqdm import tqdm
 
     marker = studio.marker  # a broken certificate stops it before anything is drawn
-    with tqdm(total=sum(r.num_inference_steps for r in requests), desc="starting", unit="step", file=sys.stderr) as bar:
+    with tqdm(total=sum(r.steps_taken for r in requests), desc="starting", unit="step", file=sys.stderr) as bar:
         listener = _Bar(bar)
 
         def fetching(progress: FetchProgress) -> None:

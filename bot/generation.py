@@ -12,10 +12,19 @@ from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True)
+class InputRef:
+    """A picture that was taken in: its digest, and its size in pixels as it is kept."""
+
+    digest: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationOptions:
     """What somebody asked for, as typed: `None` is "left out".
 
-    `image`, `mask` and `control` name pictures that were taken in before, by their digests.
+    `image`, `mask` and `control` name pictures that were taken in before.
     """
 
     prompt: str
@@ -32,10 +41,10 @@ class GenerationOptions:
     private: bool = False
     spoiler: bool = False
     quality: str | None = None
-    image: str | None = None
+    image: InputRef | None = None
     strength: float | None = None
-    mask: str | None = None
-    control: str | None = None
+    mask: InputRef | None = None
+    control: InputRef | None = None
     control_type: str | None = None
     control_scale: float | None = None
 

@@ -24,20 +24,28 @@ from bot.catalogue import Catalogue
 from bot.config import Settings, read_environment
 from bot.engine.base import DirectEngine, Listener, Weights
 from bot.engine.models import compiled_dir, hub_cache, load_catalogue, model_files, models_root
+from bot.errors import RequestError
+from bot.files.archive import INPUT_SIDE_PX
 from bot.files.credentials import TYPES, Credentials
+from bot.files.decode import decode
 from bot.files.encode import XMP_KEYWORD, exif_of
+from bot.files.inputs import InputShelf
 from bot.files.marker import Marker, load_marker
 from bot.generation import (
     FetchProgress,
     GenerationOptions,
     GenerationRequest,
     GenerationResult,
+    InputRef,
     Progress,
     RawPicture,
 )
 from bot.limits import resolve
 from bot.moderation import Moderator
 from bot.provenance import EASEL_KEY, PARAMETERS_KEY, Marks
+
+INPUTS = ("image", "mask", "control")
+"""The options that are pictures."""
 
 
 def random_seed() -> int:
@@ -58,6 +66,7 @@ class Studio:
         self._weights: Weights = weights or model_files(self.catalogue, settings)
         self._engine: DirectEngine = engine or _make_engine(self.catalogue, settings)
         self._moderator = Moderator()
+        self._inputs = InputShelf(settings.data_dir / "inputs")
         self._new_seed = new_seed
         self._lock = threading.Lock()
 
@@ -66,6 +75,24 @@ class Studio:
         request = resolve(options, self.catalogue, new_seed=self._new_seed)
         self._moderator.check(request.prompt, request.negative_prompt)
         return request
+
+    def take_input(self, picture: Image.Image | str | os.PathLike[str], *, mask: bool = False) -> InputRef:
+        """Take in a picture to draw from, a Pillow image or a file's path; a `mask` says where.
+
+        Raises AttachmentRefused where it is no sound picture, RequestError where the file cannot be read.
+        """
+        if isinstance(picture, Image.Image):
+            buffer = BytesIO()
+            picture.save(buffer, "PNG")
+            data = buffer.getvalue()
+        else:
+            try:
+                data = Path(picture).read_bytes()
+            except OSError as error:
+                raise RequestError(f"{os.fspath(picture)} cannot be read: {error.strerror}.") from None
+        opened = decode(data, INPUT_SIDE_PX, mask=mask).picture
+        assert opened is not None
+        return InputRef(self._inputs.put(opened), opened.width, opened.height)
 
     def draw(
         self,
@@ -82,7 +109,7 @@ class Studio:
             if not self._weights.is_local(request.model):
                 self._weights.fetch(request.model, on_fetch or _ignore, listener.cancelled)
             self._engine.start()
-            return self._engine.generate(request, listener)
+            return self._engine.generate(request, listener, self._inputs.for_request(request))
 
     @cached_property
     def marker(self) -> Marker:
@@ -174,16 +201,23 @@ def generate_image(
     seed: int | None = None,
     sampler: str | None = None,
     quality: str | None = None,
+    image: Image.Image | str | os.PathLike[str] | None = None,
+    strength: float | None = None,
+    mask: Image.Image | str | os.PathLike[str] | None = None,
+    control: Image.Image | str | os.PathLike[str] | None = None,
+    control_type: str | None = None,
+    control_scale: float | None = None,
 ) -> Image.Image:
     """Draw one picture and give it as a Pillow image.
 
     The options are those of `/imagine`; what is left out comes from the model's defaults. Sizes are pixels, multiples
-    of 8. `image.info` has the texts "parameters" and "easel", which `image.save("output.png")` writes into the file.
+    of 8; `image`, `mask` and `control` are Pillow images or files' paths. `image.info` of what is returned has the texts "parameters" and "easel", which `image.save("output.png")` writes into the file.
     The first call loads the model, which stays in memory. Raises EaselError with a sentence that says what to do.
     """
     images = generate_images(
         prompt, negative_prompt=negative_prompt, model=model, aspect=aspect, width=width, height=height, count=1,
-        steps=steps, guidance=guidance, seed=seed, sampler=sampler, quality=quality,
+        steps=steps, guidance=guidance, seed=seed, sampler=sampler, quality=quality, image=image, strength=strength, mask=mask,
+        control=control, control_type=control_type, control_scale=control_scale,
     )  # fmt: skip
     return images[0]
 
@@ -192,6 +226,9 @@ def generate_images(prompt: str, *, count: int | None = None, **options: Any) ->
     """Draw `count` variants, picture n (from 0) with `seed + n`; otherwise as `generate_image`."""
     studio = _studio()
     marker = studio.marker  # a broken certificate shows before anything is drawn
+    for name in INPUTS:
+        if options.get(name) is not None:
+            options[name] = studio.take_input(options[name], mask=name == "mask")
     request = studio.prepare(GenerationOptions(prompt, count=count, **options))
     result = studio.draw(request)
     return [to_image(picture, studio.marks(request, picture, result), marker) for picture in result.pictures]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from bot.catalogue import ASPECTS, Catalogue, ModelSpec
 from bot.errors import LimitReached, RequestError
 from bot.generation import DRAFT, QUALITIES, STANDARD, GenerationOptions, GenerationRequest
+from bot.prompts.pictures import resolve_pictures, size_like
 from bot.prompts.text import is_blank, quoted
 
 MAX_PROMPT_CHARS = 1500
@@ -59,6 +60,7 @@ def resolve(
     steps = spec.steps
     if options.steps is not None:
         steps = _whole(options.steps, "Steps", MIN_STEPS, min(MAX_STEPS, spec.max_steps), spec.name)
+    pictures = resolve_pictures(options, spec, steps, quality)
     # The last picture's seed has to fit as well.
     seed = new_seed() if options.seed is None else _whole(options.seed, "Seed", 0, MAX_SEED - count + 1)
     return GenerationRequest(
@@ -76,6 +78,12 @@ def resolve(
         spoiler=options.spoiler,
         quality=quality,
         guidance_end=spec.guidance_end,
+        image=pictures.image,
+        strength=pictures.strength,
+        mask=pictures.mask,
+        control=pictures.control,
+        control_type=pictures.control_type,
+        control_scale=pictures.control_scale,
     )
 
 
@@ -86,7 +94,7 @@ def price(request: GenerationRequest) -> int:
 
 def drawn_price(request: GenerationRequest, sizes: Sequence[tuple[int, int]]) -> int:
     """Price the pictures that were really drawn, given their sizes in pixels. Pure."""
-    return sum(width * height for width, height in sizes) * request.num_inference_steps
+    return sum(width * height for width, height in sizes) * request.steps_taken
 
 
 def check_budget(price: int, spent: int, budget: int) -> None:
@@ -174,7 +182,10 @@ def _size(options: GenerationOptions, spec: ModelSpec) -> tuple[int, int]:
         raise RequestError(f"There is no aspect '{_shown(options.aspect)}'; choose one of {', '.join(ASPECTS)}.")
     if options.aspect is not None and options.aspect not in spec.sizes:
         raise RequestError(f"{spec.name} has no size for {options.aspect}; it has {', '.join(spec.sizes)}.")
-    base = spec.default_size if options.aspect is None else spec.sizes[options.aspect]
+    like = options.image or options.control
+    base = spec.default_size if like is None else size_like(like, spec)
+    if options.aspect is not None:
+        base = spec.sizes[options.aspect]
     width = _side(options.width, base[0], "Width", spec)
     height = _side(options.height, base[1], "Height", spec)
     if width * height > spec.max_pixels:

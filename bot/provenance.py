@@ -68,6 +68,12 @@ def parameters_text(request: GenerationRequest, seed: int, model_name: str, vers
         "Size": f"{request.width}x{request.height}",
         "Model": model_name,
         **({"Quality": request.quality} if request.quality != STANDARD else {}),
+        **({"Denoising strength": _number(request.strength)} if request.image else {}),
+        **(
+            {"Control": request.control_type, "Control scale": _number(request.control_scale)}
+            if request.control
+            else {}
+        ),
         "Version": f"Easel {version}",
     }
     lines = [request.prompt]
@@ -111,7 +117,22 @@ _REQUEST_FIELDS: dict[str, type] = {
 }  # fmt: skip
 
 # What later versions added, with what it was before.
-_LATER_FIELDS: dict[str, Any] = {"quality": STANDARD, "guidance_end": 1.0}
+_LATER_FIELDS: dict[str, Any] = {
+    "quality": STANDARD, "guidance_end": 1.0, "image": "", "strength": 1.0, "mask": "", "control": "", "control_type": "",
+    "control_scale": 1.0,
+}  # fmt: skip
+
+
+def picture_facts(request: GenerationRequest) -> list[tuple[str, str]]:
+    """Give what a request says of the pictures it is drawn from, as (label, value)."""
+    found: list[tuple[str, str]] = []
+    if request.image:
+        found.append(
+            ("From a picture", f"strength {_number(request.strength)}{', a part of it' if request.mask else ''}")
+        )
+    if request.control:
+        found.append(("Control", f"{request.control_type[:40]}, scale {_number(request.control_scale)}"))
+    return found
 
 
 def easel_json(
@@ -168,6 +189,7 @@ def _from_easel(text: str) -> PictureInfo | None:
     asked = record.request
     extra = [("Version", f"Easel {record.version}"), ("Picture", f"{record.n + 1} of {asked.count}")]
     extra += [("Quality", asked.quality[:100])] if asked.quality != STANDARD else []
+    extra += picture_facts(asked)
     extra += [(label, value) for label, value in (("Request", record.job_id), ("Drawn on", record.device)) if value]
     return PictureInfo(
         source="easel", prompt=asked.prompt[: readers.KEPT_CHARS],

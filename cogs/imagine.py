@@ -10,12 +10,13 @@ from discord.app_commands import Choice, Range
 from discord.ext import commands
 
 from bot import limits
-from bot.catalogue import ASPECTS
+from bot.catalogue import ASPECTS, CONTROL_TYPES
 from bot.errors import NotPermitted
 from bot.generation import QUALITIES, GenerationOptions
-from bot.ui.buttons import draw
+from bot.prompts.pictures import MAX_CONTROL_SCALE
 from bot.ui.choices import matching
 from bot.ui.house import House, house_of, may_draw
+from bot.ui.inputs import draw_with
 
 
 class Imagine(commands.Cog):
@@ -37,12 +38,19 @@ class Imagine(commands.Cog):
         guidance="How closely to follow the prompt",
         seed="The same seed and options give the same picture",
         sampler="The method of denoising",
+        image="A picture to draw from",
+        strength="How far to leave the picture: 0.3 keeps the layout, 0.9 follows the prompt",
+        mask="What of the picture to redraw: white, or left transparent; the size of the picture",
+        control="A picture whose lines or shapes to follow",
+        control_type="How to read the control picture; raw: it is such a map already",
+        control_scale="How strictly to follow the control picture",
         quality="draft is quick and rough, where the model has drafts",
         private="Show the pictures only to you",
         spoiler="Hide the pictures behind a spoiler",
     )
     @app_commands.choices(
         aspect=[Choice(name=aspect, value=aspect) for aspect in ASPECTS],
+        control_type=[Choice(name=kind, value=kind) for kind in CONTROL_TYPES],
         quality=[Choice(name=quality, value=quality) for quality in QUALITIES],
     )
     async def imagine(
@@ -59,6 +67,12 @@ class Imagine(commands.Cog):
         guidance: Range[float, limits.MIN_GUIDANCE, limits.MAX_GUIDANCE] | None = None,
         seed: Range[int, 0, limits.MAX_SEED] | None = None,
         sampler: str | None = None,
+        image: discord.Attachment | None = None,
+        strength: Range[float, 0.0, 1.0] | None = None,
+        mask: discord.Attachment | None = None,
+        control: discord.Attachment | None = None,
+        control_type: str | None = None,
+        control_scale: Range[float, 0.0, MAX_CONTROL_SCALE] | None = None,
         quality: str | None = None,
         private: bool = False,
         spoiler: bool = False,
@@ -68,12 +82,10 @@ class Imagine(commands.Cog):
             raise NotPermitted("You may not use commands in this channel, so you cannot draw here.")
         options = GenerationOptions(
             prompt, negative_prompt, model, aspect, width, height, count, steps, guidance, seed, sampler,
-            private, spoiler, quality,
+            private, spoiler, quality, strength=strength, control_type=control_type, control_scale=control_scale,
         )  # fmt: skip
-        service = self.house.service
-        request = service.prepare(options)
-        service.check_room(interaction.user.id)
-        await draw(interaction, house_of(interaction), request)
+        attached = {"image": image, "mask": mask, "control": control}
+        await draw_with(interaction, house_of(interaction), options, attached)
 
     @imagine.autocomplete("model")
     async def complete_model(self, interaction: discord.Interaction[Any], typed: str) -> list[Choice[str]]:

@@ -9,14 +9,11 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.errors import AttachmentRefused
-from bot.prompts.text import quoted
 from bot.ui.answers import guarded
 from bot.ui.house import House
 from bot.ui.info import picture_info
-from bot.ui.media import Media, media_of
-
-MAX_BYTES = 25 * 1024 * 1024
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+from bot.ui.inputs import MAX_BYTES, check_file
+from bot.ui.media import PICTURE_SUFFIXES, Media, media_of
 
 
 class Info(commands.Cog):
@@ -33,10 +30,7 @@ class Info(commands.Cog):
 
     async def answer(self, interaction: discord.Interaction[Any], image: Media) -> None:
         """Refuse what cannot be a picture at once; read the rest."""
-        if not image.name.lower().endswith(SUFFIXES):
-            raise AttachmentRefused(f"Attach a PNG, JPEG or WebP picture; this is '{quoted(image.name, 60)}'.")
-        if (image.size_bytes or 0) > MAX_BYTES:
-            raise AttachmentRefused(f"The file is larger than {MAX_BYTES // 1024 // 1024} MiB.")
+        check_file(image)
         await interaction.response.defer(ephemeral=True, thinking=True)
         data = await self.house.fetch(image.url, MAX_BYTES)
         found = await self.house.service.read_info(data)
@@ -44,7 +38,7 @@ class Info(commands.Cog):
 
     async def image_info(self, interaction: discord.Interaction[Any], message: discord.Message) -> None:
         """Read the first picture of a message."""
-        pictures = [file for file in media_of(message) if file.name.lower().endswith(SUFFIXES)]
+        pictures = [file for file in media_of(message) if file.name.lower().endswith(PICTURE_SUFFIXES)]
         if not pictures:
             raise AttachmentRefused("This message has no PNG, JPEG or WebP picture attached.")
         await self.answer(interaction, pictures[0])

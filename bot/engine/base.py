@@ -14,7 +14,9 @@ from typing import Protocol
 
 from bot.engine.metrics import Metrics
 from bot.errors import EaselError, GenerationCancelled, GenerationError
-from bot.generation import FetchProgress, GenerationRequest, GenerationResult, Progress
+from bot.generation import FetchProgress, GenerationRequest, GenerationResult, InputPictures, Progress
+
+NO_INPUTS = InputPictures()
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +57,7 @@ class Listener(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Order:
-    """A request on its way through the engine, and its end; `member` is whose turn of the GPU it uses.
+    """A request on its way through the engine, and its end; `member` is whose turn of the GPU it uses, `inputs` are its pictures.
 
     It ends once: what comes later, as from a device call that a watchdog gave up on, is dropped.
     """
@@ -63,6 +65,7 @@ class Order:
     request: GenerationRequest
     listener: Listener
     member: object = None
+    inputs: InputPictures = NO_INPUTS
     future: Future[GenerationResult] = field(default_factory=lambda: Future[GenerationResult]())
 
     @property
@@ -144,8 +147,10 @@ class DirectEngine(Protocol):
         """As Engine's."""
         ...
 
-    def generate(self, request: GenerationRequest, listener: Listener) -> GenerationResult:
-        """Draw a request whose model is local. Raises as an order of Engine ends."""
+    def generate(
+        self, request: GenerationRequest, listener: Listener, inputs: InputPictures = NO_INPUTS
+    ) -> GenerationResult:
+        """Draw a request whose model is local, from its pictures. Raises as an order of Engine ends."""
         ...
 
 
@@ -161,9 +166,11 @@ class Weights(Protocol):
         ...
 
 
-def draw_to_the_end(engine: Engine, request: GenerationRequest, listener: Listener) -> GenerationResult:
+def draw_to_the_end(
+    engine: Engine, request: GenerationRequest, listener: Listener, inputs: InputPictures = NO_INPUTS
+) -> GenerationResult:
     """Draw one request on this thread, beside those that the engine has. Raises as an order ends."""
-    order = Order(request, listener)
+    order = Order(request, listener, None, inputs)
     engine.start()
     engine.admit(order)
     try:

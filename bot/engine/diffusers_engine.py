@@ -17,8 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bot.catalogue import DRAFT_SUFFIX, Catalogue, with_drafts
-from bot.engine.base import EngineInfo, Listener, Order, Work, draw_to_the_end
+from bot.catalogue import DRAFT_SUFFIX, INPAINTING_SUFFIX, READY_MADE, Catalogue, with_variants
+from bot.engine.base import NO_INPUTS, EngineInfo, Listener, Order, Work, draw_to_the_end
+from bot.engine.controls import load_control
 from bot.engine.devices import Device, Pace, choose_device, keep_memory, memory_numbers, quiet_libraries, spin_briefly
 from bot.engine.drawings import Drawing, owners, to_picture
 from bot.engine.fitting import Fitting
@@ -34,7 +35,7 @@ from bot.engine.timetables import NotLinear
 from bot.engine.turnstile import Turnstile
 from bot.engine.weights import ModelFiles
 from bot.errors import GenerationCancelled, InvalidOutput, ModelError, OutOfMemory, RequestError
-from bot.generation import DRAFT, FetchProgress, GenerationRequest, GenerationResult
+from bot.generation import DRAFT, FetchProgress, GenerationRequest, GenerationResult, InputPictures
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class DiffusersEngine:
         memory beside it, None measures; `levers` is EASEL_LEVERS; what torch compiles is kept in `compiled_dir`, None being torch's
         own place; `tick` is monotonic.
         """
-        self._catalogue = with_drafts(catalogue)
+        self._catalogue = with_variants(catalogue)
         self._files = ModelFiles(self._catalogue, models_root=models_root, cache_dir=cache_dir, hf_token=None)
         self._settings = (device, dtype)
         self._quantum_s = quantum_s
@@ -149,6 +150,8 @@ class DiffusersEngine:
             if spec is None:
                 order.fail(RequestError(f"{name} draws no drafts here any more; leave the quality out."))
                 return
+        elif request.mask:
+            spec = self._catalogue.get(request.model + INPAINTING_SUFFIX) or spec
         if not spec.negative_prompt:
             request = replace(request, negative_prompt="")
         pictures = list(range(request.count))
@@ -165,13 +168,15 @@ class DiffusersEngine:
             self._unit()
         return self.busy
 
-    def generate(self, request: GenerationRequest, listener: Listener) -> GenerationResult:
+    def generate(
+        self, request: GenerationRequest, listener: Listener, inputs: InputPictures = NO_INPUTS
+    ) -> GenerationResult:
         """Draw a request whose model is local to its end, on this thread, beside those that were admitted.
 
-        Picture n has seed `seed + n`; its noise is made on the processor, so that a seed means the same picture on
+        `inputs` are its pictures. Picture n has seed `seed + n`; its noise is made on the processor, so that a seed means the same picture on
         every device. Raises ModelError, OutOfMemory, InvalidOutput, GenerationCancelled or RequestError.
         """
-        return draw_to_the_end(self, request, listener)
+        return draw_to_the_end(self, request, listener, inputs)
 
     def close(self) -> None:
         """Forget the orders, which stay as they are, and free the device."""
@@ -257,16 +262,18 @@ class DiffusersEngine:
 
     def _prepare(self, drawing: Drawing) -> None:
         loaded = self.residents.use(drawing.spec.id)
+        if not self._has_control(drawing, loaded):
+            return
 
         def prepare() -> None:
             if loaded.family is None or not loaded.family.expresses(drawing.request):
-                self._general.wait(drawing)
+                self._leave_to_pipeline(drawing)
                 return
             try:
                 self._lanes.begin(drawing, loaded)
             except NotLinear as error:
                 log.info("%s with %s is drawn by its pipeline: %s", drawing.spec.id, drawing.request.sampler, error)
-                self._general.wait(drawing)
+                self._leave_to_pipeline(drawing)
 
         limit_s, started = turn_limit_s(self._device, loaded), time.perf_counter()
         trouble = self._guard.attempt("encoding a prompt", [drawing], prepare, limit_s=limit_s)
@@ -275,6 +282,34 @@ class DiffusersEngine:
             drawing.prepared = True
         elif not self._may_retry(drawing, trouble):
             self._fail(drawing, drawing.no_room() if isinstance(trouble, OutOfMemory) else trouble)
+
+    def _has_control(self, drawing: Drawing, loaded: Loaded) -> bool:
+        """Load the control network a request asks for; False where that has to be tried again, or has failed."""
+        kind = drawing.request.control_type.removeprefix(READY_MADE) if drawing.request.control else ""
+        if not kind or kind in loaded.controls:
+            return True
+
+        def load() -> None:
+            assert self._device is not None
+            loaded.make_way()
+            load_control(loaded, kind, self._device.suited_to(loaded.spec.family))
+
+        trouble = self._guard.attempt(
+            "loading a control network", [drawing], load, limit_s=LOAD_LIMIT_S, inference=False
+        )
+        if trouble is None:
+            return True
+        if not self._may_retry(drawing, trouble):
+            self._fail(drawing, drawing.no_room() if isinstance(trouble, OutOfMemory) else trouble)
+        return False
+
+    def _leave_to_pipeline(self, drawing: Drawing) -> None:
+        """Let its pipeline draw a request that lanes do not express. Raises RequestError where it begins from pictures."""
+        if drawing.request.inputs:
+            raise RequestError(
+                f"{drawing.spec.name} draws from pictures with other samplers and guidances only; leave those two out."
+            )
+        self._general.wait(drawing)
 
     def _step(self, lanes: list[Lane]) -> None:
         loaded = self.residents.use(str(lanes[0].key[0]))

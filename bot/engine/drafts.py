@@ -1,6 +1,6 @@
 """A model as it draws drafts: its few-step weights folded into the denoiser, a tiny VAE in the place of its own. GPU thread.
 
-Drafts are a model of their own to the rest of the engine (`bot.catalogue.with_drafts`), with memory, passes and numbers of their
+Drafts are a model of their own to the rest of the engine (`bot.catalogue.with_variants`), with memory, passes and numbers of their
 own: the weights are folded in once, so that a pass costs what it costs without them, and can be compiled.
 """
 

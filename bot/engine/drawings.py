@@ -9,6 +9,7 @@ from typing import Any
 
 from bot.catalogue import ModelSpec
 from bot.engine.base import Order
+from bot.engine.canvas import Canvas
 from bot.engine.lanes import Lane
 from bot.errors import InvalidOutput, OutOfMemory
 from bot.generation import GenerationRequest, GenerationResult, Progress, RawPicture
@@ -23,7 +24,7 @@ class Drawing:
     """An admitted order.
 
     `request` is the order's with what its model does not take left out. `since`: since when it waits for its model, in the
-    engine's monotonic seconds. `todo`: pictures that no call of a pipeline has begun yet. Times are seconds of the GPU
+    engine's monotonic seconds. `todo`: pictures that no call of a pipeline has begun yet. `canvas`: the picture it begins from, encoded. Times are seconds of the GPU
     thread, a shared pass being split by rows.
     """
 
@@ -34,6 +35,7 @@ class Drawing:
     since: float
     todo: list[int]
     prepared: bool = False
+    canvas: Canvas | None = None
     retried: bool = False
     denoise_s: float = 0.0
     other_s: float = 0.0
@@ -58,7 +60,7 @@ class Drawing:
 
     def tell(self, preview: Callable[[], RawPicture | None] | None = None) -> None:
         """Tell the listener of another step that was asked for, of all pictures on average, once there is one."""
-        steps = self.request.num_inference_steps
+        steps = self.request.steps_taken
         step = int(sum(self._shares.values()) / self.request.count * steps + _ROUNDING)
         if step <= self._said:
             return

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from bot.catalogue import READY_MADE
 from bot.engine.caches import Lru
+from bot.engine.canvas import Hint, floats, make_canvas, planes
 from bot.engine.drawings import Drawing
 from bot.engine.families.base import Conditioning, Family
 from bot.engine.lanes import Formation, Lane, new_lane
@@ -34,19 +36,26 @@ class LaneRoom:
         self._tables: Lru[Timetable] = Lru(TIMETABLES_KEPT)
 
     def begin(self, drawing: Drawing, loaded: Loaded) -> None:
-        """Encode a request's prompts and make its lanes.
+        """Encode a request's prompts and pictures and make its lanes.
 
         Raises NotLinear where its sampler has no timetable, RequestError where the model does not take it.
         """
         assert loaded.family is not None
-        request = drawing.request
+        request, inputs = drawing.request, drawing.order.inputs
         table = self._table(loaded, request)
         conditioning = self._conditioning(loaded, loaded.family, request)
+        if inputs.image is not None:
+            loaded.make_way()
+        drawing.canvas = make_canvas(loaded.family, inputs, request.strength)
+        hint = None
+        if inputs.control is not None:
+            network = loaded.controls[request.control_type.removeprefix(READY_MADE)]
+            hint = Hint(network, planes(floats(inputs.control)), request.control_scale)
         self.lanes += [
             new_lane(
                 loaded.family, table, conditioning, owner=drawing, member=drawing.member, n=n, seed=request.seed + n,
                 size=(request.width, request.height), model=loaded.spec.id, arrived=drawing.arrived,
-                guidance_until=request.guidance_end,
+                guidance_until=request.guidance_end, canvas=drawing.canvas, hint=hint,
             )
             for n in drawing.todo
         ]  # fmt: skip
@@ -89,7 +98,12 @@ class LaneRoom:
         loaded.decoder.prepare(request.width, request.height)
         latents = torch.cat([lane.state[0][None] for lane in lanes])
         try:
-            return loaded.family.decode(latents, request.width, request.height)
+            drawn = loaded.family.decode(latents, request.width, request.height)
+            canvases = [lane.owner.canvas for lane in lanes]
+            if any(canvas is not None for canvas in canvases):
+                pairs = zip(canvases, drawn, strict=True)
+                drawn = torch.stack([image if canvas is None else canvas.paste(image) for canvas, image in pairs])
+            return drawn
         finally:
             loaded.make_way()
 
@@ -118,12 +132,19 @@ class LaneRoom:
 
     def _table(self, loaded: Loaded, request: GenerationRequest) -> Timetable:
         assert loaded.family is not None
-        key = (loaded.spec.id, request.sampler, request.num_inference_steps, request.width, request.height)
+        strength = request.strength if request.image else None
+        key = (
+            loaded.spec.id, request.sampler, request.num_inference_steps, request.width, request.height, strength,
+        )  # fmt: skip
         table = self._tables.get(key)
         if table is None:
             scheduler: Any = build_scheduler(request.sampler, loaded.scheduler)
             loaded.family.set_timesteps(scheduler, request)
-            table = read_timetable(scheduler)
+            begin = None
+            if strength is not None:
+                first = loaded.family.first_step(request.num_inference_steps, strength)
+                begin = first * int(getattr(scheduler, "order", 1))
+            table = read_timetable(scheduler, begin)
             self._tables.put(key, table)
         return table
 

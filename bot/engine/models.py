@@ -30,28 +30,38 @@ def load_catalogue(settings: Settings) -> Catalogue:
         raise ConfigError(f"EASEL_MODELS_FILE is {path}, and there is no such file.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"EASEL_MODELS_FILE {path} cannot be read: {error}.") from None
-    catalogue = locate_drafts(parse_catalogue(text, origin=str(path), default=settings.model), models_root(settings))
+    catalogue = locate_parts(parse_catalogue(text, origin=str(path), default=settings.model), models_root(settings))
     if settings.model is not None:
         return catalogue
     return replace(catalogue, default=default_model(catalogue, model_files(catalogue, settings), settings.device))
 
 
-def locate_drafts(catalogue: Catalogue, root: Path) -> Catalogue:
-    """Make the paths of drafts absolute, `root` being where relative ones count from; without its files a model has no drafts."""
+def locate_parts(catalogue: Catalogue, root: Path) -> Catalogue:
+    """Make the paths of what models have besides absolute, `root` being where relative ones count from.
 
-    def located(spec: ModelSpec) -> ModelSpec:
-        if spec.draft is None:
-            return spec
-        lora = (root / Path(spec.draft.lora).expanduser()).resolve()
-        vae = None if spec.draft.tiny_vae is None else (root / Path(spec.draft.tiny_vae).expanduser()).resolve()
-        missing = [path for path in (lora, vae) if path is not None and not path.exists()]
-        if missing:
-            log.info("no drafts of %s: %s is not there", spec.id, missing[0])
-            return replace(spec, draft=None)
-        draft = replace(spec.draft, lora=str(lora), tiny_vae=None if vae is None else str(vae))
-        return replace(spec, draft=draft)
+    Without its files a model has no drafts, no inpainting weights, no control network of that kind.
+    """
+    return replace(catalogue, models=tuple(_located(spec, root) for spec in catalogue.models))
 
-    return replace(catalogue, models=tuple(located(spec) for spec in catalogue.models))
+
+def _located(spec: ModelSpec, root: Path) -> ModelSpec:
+    def there(path: str, what: str) -> str | None:
+        found = (root / Path(path).expanduser()).resolve()
+        if found.exists():
+            return str(found)
+        log.info("no %s of %s: %s is not there", what, spec.id, found)
+        return None
+
+    draft = spec.draft
+    if draft is not None:
+        lora = there(draft.lora, "drafts")
+        vae = None if draft.tiny_vae is None else there(draft.tiny_vae, "drafts")
+        missing = lora is None or (draft.tiny_vae is not None and vae is None)
+        draft = None if missing else replace(draft, lora=lora, tiny_vae=vae)
+    inpainting = None if spec.inpainting is None else there(spec.inpainting, "inpainting weights")
+    controls = {kind: there(path, f"{kind} control") for kind, path in spec.controls.items()}
+    known = {kind: path for kind, path in controls.items() if path is not None}
+    return replace(spec, draft=draft, inpainting=inpainting, controls=known)
 
 
 def model_files(catalogue: Catalogue, settings: Settings) -> ModelFiles:

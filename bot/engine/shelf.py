@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bot.catalogue import ModelSpec
@@ -27,7 +27,8 @@ class Loaded:
     """A model in memory. `scheduler` is the one that came with it; `family` is None where its pipeline is called as a whole.
 
     `plan`: what of it is on the device at a time. `size_bytes` is what it takes of the device's budget, `weights_bytes` what its
-    weights take wherever they are. `host`: its copy in main memory while it is on the device whole.
+    weights take wherever they are. `host`: its copy in main memory while it is on the device whole. `controls`: the control networks that were asked
+    for, by kind.
     """
 
     spec: ModelSpec
@@ -43,6 +44,7 @@ class Loaded:
     host: HostCopy | None = None
     used: int = 0
     network: Network | None = None
+    controls: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def whole(self) -> bool:
@@ -55,6 +57,12 @@ class Loaded:
         if not self.whole:
             return self.weights_bytes
         return 0 if self.host is None else self.host.size_bytes
+
+    def drop_controls(self) -> None:
+        """Let the control networks go; they are read again when somebody asks for one."""
+        for network in self.controls.values():
+            self.size_bytes -= sum(weight.numel() * weight.element_size() for weight in network.parameters())
+        self.controls.clear()
 
     def make_way(self) -> None:
         """Where its parts take turns on the GPU, take off what is there: another part is needed."""
@@ -148,6 +156,7 @@ class Shelf:
         return self._device.startswith("cuda")
 
     def _leave_card(self, loaded: Loaded) -> None:
+        loaded.drop_controls()
         if loaded.whole:
             loaded.host = loaded.host or HostCopy(loaded.pipe, pin=self._pins)
             loaded.host.to_host()

@@ -46,6 +46,17 @@ def vet(spec: ModelSpec, weights: Path, settings: Path | None) -> None:
         _vet_gguf(spec, weights)
 
 
+def vet_part(spec: ModelSpec, folder: Path) -> None:
+    """Check the folder of one network that a model has besides, as a control network. Raises ModelError."""
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{spec.name}: {folder} is no folder of a diffusers network: it has no config.json.")
+    files = [path for path in sorted(folder.iterdir()) if path.is_file()]
+    if not any(path.suffix == ".safetensors" for path in files):
+        raise ModelError(f"{spec.name}: {folder} has no .safetensors weights; others are refused unread.")
+    for path in files:
+        _vet_file(spec, path)
+
+
 def draft_files(spec: ModelSpec) -> list[Path]:
     """List the files of weights that make a model draw drafts."""
     if spec.draft is None or not spec.is_draft:
@@ -80,12 +91,17 @@ def _vet_folder(spec: ModelSpec, folder: Path, *, with_weights: bool = True) -> 
                 "classes of diffusers and transformers are, and code of a model's own is never run."
             )
     for path in _files(folder):
-        if path.name.endswith(_SHARDS):
-            _vet_shards(spec, path)
-        elif path.suffix == ".json":
-            _vet_json(spec, path, MAX_SETTINGS_BYTES if path.name in _SETTINGS else MAX_JSON_BYTES)
-        elif with_weights and path.suffix == ".safetensors":
-            _vet_weights(spec, path)
+        if with_weights or path.suffix != ".safetensors":
+            _vet_file(spec, path)
+
+
+def _vet_file(spec: ModelSpec, path: Path) -> None:
+    if path.name.endswith(_SHARDS):
+        _vet_shards(spec, path)
+    elif path.suffix == ".json":
+        _vet_json(spec, path, MAX_SETTINGS_BYTES if path.name in _SETTINGS else MAX_JSON_BYTES)
+    elif path.suffix == ".safetensors":
+        _vet_weights(spec, path)
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import logging
 import os
 import re
@@ -21,8 +22,9 @@ from typing import TypeVar
 from bot import provenance
 from bot.errors import DiskFull, EaselError, JobNotFound, ModerationRefused, StorageError
 from bot.files.decode import decode, read_picture_info
+from bot.files.inputs import InputShelf
 from bot.files.marker import Marker, write_atomically
-from bot.generation import GenerationRequest, GenerationResult, PictureFile, RawPicture
+from bot.generation import GenerationRequest, GenerationResult, InputPictures, InputRef, PictureFile, RawPicture
 from bot.provenance import PictureInfo
 from bot.safety.classifier import Classifier
 from bot.safety.judge import Judge, Verdict
@@ -44,14 +46,15 @@ def _free_bytes(folder: Path) -> int:
 
 @dataclass(frozen=True, slots=True)
 class InputPicture:
-    """A stranger's picture, opened apart and judged. `picture` is what was judged: draw from it, never from the file."""
+    """A stranger's picture, opened apart, judged and kept. `picture` is what was judged: draw from it, never from the file."""
 
     picture: RawPicture = field(repr=False)
     verdict: Verdict
+    ref: InputRef
 
 
 class Archive:
-    """Keeps finished pictures as `root/<first two of the job>/<job>/easel-<job>-<n from 1>.png`."""
+    """Keeps finished pictures as `root/<first two of the job>/<job>/easel-<job>-<n from 1>.png`, those drawn from beside `root`."""
 
     def __init__(
         self,
@@ -72,6 +75,7 @@ class Archive:
         self._model_names = model_names
         self._free_bytes = free_bytes
         self._root.mkdir(parents=True, exist_ok=True)
+        self._inputs = InputShelf(self._root.with_name("inputs"))
         self._written: set[str] = set()
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="files")
         # Strangers' pictures wait for a process of up to seconds; finished pictures must not wait behind them.
@@ -143,14 +147,16 @@ class Archive:
         """Read how a stranger's picture was made, apart from this process. Raises AttachmentRefused."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, read_picture_info, data)
 
-    async def check_input(self, data: bytes, *, adult_allowed: bool) -> InputPicture:
-        """Open a picture that something is to be drawn from, apart from this process, and judge it.
+    async def take_input(self, data: bytes, *, adult_allowed: bool, mask: bool = False) -> InputPicture:
+        """Open a picture that something is to be drawn from, apart from this process, judge it and keep it.
 
-        `adult_allowed` says whether adult pictures may be used where the request came from. Every way into the engine
-        goes through here. Raises AttachmentRefused for what is no sound picture, ModerationRefused for what counts as
-        adult where it may not be used; a classifier that fails counts as one that says so.
+        `adult_allowed` says whether adult pictures may be used where the request came from; a `mask` is read by what it leaves
+        transparent, where it leaves anything so. Every way into the engine goes through here. Raises AttachmentRefused for what is no
+        sound picture, ModerationRefused for what counts as adult where it may not be used; a classifier that fails counts
+        as one that says so. DiskFull, StorageError.
         """
-        opened = await asyncio.get_running_loop().run_in_executor(self._readers, decode, data, INPUT_SIDE_PX)
+        read = functools.partial(decode, data, INPUT_SIDE_PX, mask=mask)
+        opened = await asyncio.get_running_loop().run_in_executor(self._readers, read)
         assert opened.picture is not None
         verdict = await self._run(self._judge.judge, opened.picture)
         if verdict.adult and not adult_allowed:
@@ -158,7 +164,23 @@ class Archive:
                 "The bot cannot tell that this picture is fit for this channel, so nothing is drawn from it here. "
                 "Send another one, or use it in an age-restricted channel where the bot allows that."
             )
-        return InputPicture(opened.picture, verdict)
+        try:
+            digest = await self._run(self._inputs.put, opened.picture)
+        except OSError as error:
+            raise _as_storage_error(error) from error
+        return InputPicture(opened.picture, verdict, InputRef(digest, opened.picture.width, opened.picture.height))
+
+    async def input_pictures(self, request: GenerationRequest) -> InputPictures:
+        """Give the pictures a request is drawn from, in its size. Raises RequestError where one is gone, StorageError."""
+        return await self._run(self._inputs.for_request, request) if request.inputs else InputPictures()
+
+    async def drop_inputs(self, digests: Iterable[str]) -> None:
+        """Remove input pictures; nothing where they are gone. Raises OSError."""
+        await self._run(self._inputs.remove, tuple(digests))
+
+    async def sweep_inputs(self, known: Iterable[str]) -> int:
+        """Remove the input pictures that no request in `known` names and that were not just taken in; how many."""
+        return await self._run(self._inputs.sweep, set(known))
 
     def orphans(self, known: Iterable[str]) -> tuple[str, ...]:
         """List the jobs that have a folder, are not in `known` and were not written by this process.

@@ -60,10 +60,11 @@ def read_picture_info(data: bytes) -> PictureInfo | None:
     return read_info(decoded.texts, (decoded.width, decoded.height))
 
 
-def decode(data: bytes, side_px: int | None = None) -> Decoded:
+def decode(data: bytes, side_px: int | None = None, *, mask: bool = False) -> Decoded:
     """Open a stranger's picture in a process of its own; with `side_px` its pixels too, at most so long and wide.
 
-    The pixels are as people see them: upright, and on white where they are transparent. Blocks for up to about ten
+    The pixels are as people see them: upright, and on white where they are transparent; of a `mask` that leaves something
+    transparent they are white there and black elsewhere. Blocks for up to about ten
     seconds: call it on a pool's thread. Raises AttachmentRefused for what is not one sound still PNG, JPEG or WebP of at
     most 40 megapixels and 25 MiB.
     """
@@ -71,7 +72,7 @@ def decode(data: bytes, side_px: int | None = None) -> Decoded:
         raise AttachmentRefused("That file is empty; send a PNG, JPEG or WebP picture.")
     if len(data) > MAX_PICTURE_BYTES:
         raise AttachmentRefused(f"That file is larger than {MAX_PICTURE_BYTES >> 20} MiB; send a smaller picture.")
-    answer, body = _ask(data, side_px)
+    answer, body = _ask(data, side_px, mask=mask)
     size, texts = _size(answer.get("size")), answer.get("texts")
     if size is None or not isinstance(texts, dict):
         refused = answer.get("refused")
@@ -96,10 +97,10 @@ def _size(value: object) -> tuple[int, int] | None:
     return sides[0], sides[1]
 
 
-def _ask(data: bytes, side_px: int | None = None) -> tuple[dict[str, Any], bytes]:
+def _ask(data: bytes, side_px: int | None, *, mask: bool) -> tuple[dict[str, Any], bytes]:
     # Only what Windows needs to start a program: a decoder that is taken over finds no token in its environment.
     environment = {key: os.environ[key] for key in ("SYSTEMROOT", "PATH") if key in os.environ}
-    asked = [] if side_px is None else [str(side_px)]
+    asked = [] if side_px is None else [str(side_px), *(["mask"] if mask else [])]
     try:
         reader = subprocess.Popen(
             [sys.executable, "-I", str(WORKER), *asked], stdin=subprocess.PIPE, stdout=subprocess.PIPE,

@@ -119,20 +119,22 @@ def xmp(image: Any) -> str:
     return text if len(text) <= MAX_TEXT_CHARS else ""
 
 
-def pixels(image: Any, side: int) -> tuple[int, int, bytes]:
-    """Give width, height and RGB bytes of the picture as it is seen."""
+def pixels(image: Any, side: int, *, mask: bool = False) -> tuple[int, int, bytes]:
+    """Give width, height and RGB bytes of the picture as it is seen; of a mask white where it is transparent."""
     from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(image)
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     if image.has_transparency_data:
         image = image.convert("RGBA")
+        if mask and image.getchannel("A").getextrema()[0] < 255:
+            image = ImageOps.invert(image.getchannel("A")).convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image = image.convert("RGB")
     return image.width, image.height, image.tobytes()
 
 
-def read(data: bytes, side: int | None = None) -> dict[str, Any]:
+def read(data: bytes, side: int | None = None, *, mask: bool = False) -> dict[str, Any]:
     """Decode the picture in `data` fully; give its size, texts and, with `side`, "pixels" as bytes. Raises Refused."""
     from PIL import Image, PngImagePlugin
 
@@ -160,7 +162,7 @@ def read(data: bytes, side: int | None = None) -> dict[str, Any]:
             "format": image.format, "size": [width, height], "texts": texts(image), "xmp": xmp(image),
         }  # fmt: skip
         if side is not None:
-            *answer["shown"], answer["pixels"] = pixels(image, side)
+            *answer["shown"], answer["pixels"] = pixels(image, side, mask=mask)
         return answer
     except MemoryError:
         raise Refused("memory") from None
@@ -173,7 +175,8 @@ def main() -> int:
     bound()
     body = b""
     try:
-        answer = read(sys.stdin.buffer.read(), int(sys.argv[1]) if len(sys.argv) > 1 else None)
+        side = int(sys.argv[1]) if len(sys.argv) > 1 else None
+        answer = read(sys.stdin.buffer.read(), side, mask="mask" in sys.argv[2:])
         body = answer.pop("pixels", b"")
     except Refused as refusal:
         answer = {"refused": str(refusal)}

@@ -161,6 +161,12 @@ class Dispatcher:
         job_id = run.job.id
         if not await self._still_allowed(run):
             return
+        try:
+            inputs = await self._patience.wait(self._archive.input_pictures(run.job.request), "a request's pictures")
+        except EaselError as error:
+            if self._board.runs.get(job_id) is run:
+                await self.fail(run.job, str(error))
+            return
         started = await self._insist(lambda: self._store.start(job_id, self._clock()))
         if self._board.runs.get(job_id) is not run:
             return  # cancelled or deleted meanwhile
@@ -170,7 +176,8 @@ class Dispatcher:
         self._board.update(started)
         run.started = True
         self._announcer.announce(QueueMoved())
-        drawing = asyncio.wrap_future(self._gpu.submit(started.request, run.listener, started.origin.user_id))
+        order = self._gpu.submit(started.request, run.listener, started.origin.user_id, inputs)
+        drawing = asyncio.wrap_future(order)
         try:
             result = await self._patience.wait(drawing, "the GPU thread")
         except EaselError as error:

@@ -35,7 +35,7 @@ class StepTimes:
 
     def learn(self, request: GenerationRequest, denoise_s: float, total_s: float) -> None:
         """Take note of a drawn request: seconds of its steps alone and of all the GPU thread did for it."""
-        step_s = denoise_s / max(1, request.num_inference_steps)
+        step_s = denoise_s / max(1, request.steps_taken)
         overhead_s = max(0.0, total_s - denoise_s)
         shape = _shape(request)
         if shape in self._steps:
@@ -66,7 +66,7 @@ class StepTimes:
 
     def duration_s(self, request: GenerationRequest) -> float | None:
         """Estimate the whole request, in seconds; None until its model has been measured."""
-        return self.remaining_s(request, 0, request.num_inference_steps)
+        return self.remaining_s(request, 0, request.steps_taken)
 
     def remaining_s(self, request: GenerationRequest, step: int, steps: int) -> float | None:
         """Estimate what is left after `step` of `steps` steps, in seconds; None until its model has been measured."""
@@ -74,7 +74,7 @@ class StepTimes:
         if step_s is None:
             return None
         left = max(0, steps - step) / max(1, steps)
-        return left * step_s * request.num_inference_steps + self._overheads[_model(request)].value
+        return left * step_s * request.steps_taken + self._overheads[_model(request)].value
 
 
 def _set(average: _Average, value: float) -> None:
@@ -82,8 +82,9 @@ def _set(average: _Average, value: float) -> None:
 
 
 def _model(request: GenerationRequest) -> str:
-    """Drafts have another decoder and mostly no guidance: to the clock they are another model."""
-    return request.model if request.quality == STANDARD else f"{request.model} {request.quality}"
+    """Drafts have another decoder and mostly no guidance, a control network is called as well: to the clock they are other models."""
+    model = request.model if request.quality == STANDARD else f"{request.model} {request.quality}"
+    return f"{model} control" if request.control else model
 
 
 def _shape(request: GenerationRequest) -> _Shape:

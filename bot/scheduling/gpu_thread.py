@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from bot.engine.base import UNEXPECTED, Engine, EngineInfo, Listener, Order, Work, as_easel_error
+from bot.engine.base import NO_INPUTS, UNEXPECTED, Engine, EngineInfo, Listener, Order, Work, as_easel_error
 from bot.engine.metrics import Metrics
 from bot.errors import DeviceLost, GenerationError
-from bot.generation import GenerationRequest, GenerationResult
+from bot.generation import GenerationRequest, GenerationResult, InputPictures
 
 log = logging.getLogger(__name__)
 
@@ -62,12 +62,15 @@ class GpuThread:
         self._thread.start()
         self._watchdog.start()
 
-    def submit(self, request: GenerationRequest, listener: Listener, member: object = None) -> Future[GenerationResult]:
+    def submit(
+        self, request: GenerationRequest, listener: Listener, member: object = None,
+        inputs: InputPictures = NO_INPUTS,
+    ) -> Future[GenerationResult]:  # fmt: skip
         """Draw a request beside those before it; any thread. The future's error is an EaselError.
 
-        The listener is called on the GPU thread. `member` is whose turns of the GPU it uses.
+        The listener is called on the GPU thread. `member` is whose turns of the GPU it uses; `inputs` are the request's pictures.
         """
-        order = Order(request, listener, member)
+        order = Order(request, listener, member, inputs)
         with self._lock:
             if self._stopping:
                 order.fail(DeviceLost(LOST) if self.lost.done() else GenerationError(STOPPING))

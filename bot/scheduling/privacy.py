@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -39,6 +39,13 @@ class Erased:
     posts: dict[str, tuple[Post, ...]]
     files_left: int
     copies_left: bool
+
+
+async def forget_inputs(store: JobStore, archive: Archive, gone: Iterable[Job]) -> None:
+    """Remove the pictures that removed requests were drawn from, but for those that others name. Raises StorageError, OSError."""
+    digests = {digest for job in gone for digest in job.request.inputs}
+    if digests:
+        await archive.drop_inputs(digests - await store.inputs())
 
 
 class Privacy:
@@ -97,6 +104,11 @@ class Privacy:
             except (EaselError, OSError) as error:
                 left += 1
                 log.warning("the files of request %s are still there: %s", job.id, error)
+        try:
+            await forget_inputs(self._store, self._archive, gone)
+        except (EaselError, OSError) as error:
+            left += 1
+            log.warning("pictures that were drawn from are still there: %s", error)
         copies_left = False
         try:
             await self._store.scrub(user_id)

@@ -15,11 +15,12 @@ from bot.catalogue import Catalogue
 from bot.engine.base import Weights
 from bot.engine.metrics import Metrics
 from bot.errors import DatabaseDamaged, EaselError, JobNotFound, NotPermitted, RequestError, StorageError
-from bot.files.archive import Archive, InputPicture
+from bot.files.archive import Archive
 from bot.generation import (
     Actor,
     GenerationOptions,
     GenerationRequest,
+    InputRef,
     Job,
     JobStatus,
     Origin,
@@ -39,7 +40,7 @@ from bot.scheduling.gpu_thread import GpuThread
 from bot.scheduling.intake import Intake
 from bot.scheduling.outbox import Outbox
 from bot.scheduling.patience import Patience
-from bot.scheduling.privacy import Erased, Holdings, Privacy
+from bot.scheduling.privacy import Erased, Holdings, Privacy, forget_inputs
 from bot.scheduling.tidying import Tidying
 from bot.store.jobs import JobStore
 
@@ -320,10 +321,13 @@ class GenerationService:
         """
         return await self._archive.read_smaller(file, limit_bytes)
 
-    async def check_input(self, data: bytes, origin: Origin) -> InputPicture:
-        """Open and judge a picture to draw from. Raises AttachmentRefused, ModerationRefused where it may not be used."""
-        allowed = self._adult.allows(age_restricted=origin.age_restricted)
-        return await self._archive.check_input(data, adult_allowed=allowed)
+    async def take_input(self, data: bytes, *, age_restricted: bool, mask: bool = False) -> InputRef:
+        """Open, judge and keep a picture to draw from; a `mask` says where. Name it in a request within the hour.
+
+        Raises AttachmentRefused, ModerationRefused where it may not be used, StorageError.
+        """
+        allowed = self._adult.allows(age_restricted=age_restricted)
+        return (await self._archive.take_input(data, adult_allowed=allowed, mask=mask)).ref
 
     async def read_info(self, data: bytes) -> PictureInfo | None:
         """Read how any picture was made; None where it does not say. Raises AttachmentRefused."""
@@ -358,6 +362,7 @@ class GenerationService:
         if self._board.remove(job_id):
             self._announcer.announce(QueueMoved())
         await self._archive.delete(job_id)
+        await forget_inputs(self._store, self._archive, [job])
         return job
 
     async def _leave(self, job_id: str) -> None:

@@ -60,6 +60,7 @@ class Tidying:
         while job_ids := await self._store.remove_finished(before, _BATCH):
             for job_id in job_ids:
                 await self._archive.delete(job_id)
+        await self._archive.sweep_inputs(await self._store.inputs())
 
     async def remove_orphans(self, known: frozenset[str]) -> None:
         """Remove files of requests that are not in `known`; only while no request is drawn."""

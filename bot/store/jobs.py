@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, insert, or_, select, update
 
 from bot.errors import DatabaseDamaged
 from bot.generation import GenerationRequest, Job, JobStatus, Origin, PictureFile, Post, PostedTo
@@ -19,6 +19,7 @@ from bot.store.schema import files, jobs
 
 UNFINISHED = tuple(status.value for status in JobStatus if not status.final)
 TOLD_AGAIN_S = 900.0
+_INPUTS = ("image", "mask", "control")
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +302,17 @@ class JobStore:
     async def ids(self) -> frozenset[str]:
         """List every job's id."""
         return await self._database.run(lambda connection: frozenset(connection.execute(select(jobs.c.id)).scalars()))
+
+    async def inputs(self) -> frozenset[str]:
+        """List the digests of all pictures that requests are drawn from."""
+        query = select(jobs.c.request).where(or_(*(jobs.c.request.like(f'%"{name}": "_%') for name in _INPUTS)))
+
+        def work(connection: Connection) -> frozenset[str]:
+            return frozenset(
+                digest for text in connection.execute(query).scalars() for digest in request_of(text).inputs
+            )
+
+        return await self._database.run(work)
 
     async def with_files(self) -> frozenset[str]:
         """List the jobs whose files are kept: all but those that ended without a picture shown."""

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import re
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
@@ -19,7 +20,7 @@ from discord import ui
 from bot.errors import JobNotFound, NotPermitted, StorageError
 from bot.generation import Actor, GenerationOptions, GenerationRequest, Job
 from bot.ui.answers import guarded, whisper
-from bot.ui.forms import edit_form
+from bot.ui.forms import edit_form, picture_options
 from bot.ui.house import House, actor_of, house_of, may_draw, origin_of
 from bot.ui.info import job_info
 
@@ -205,19 +206,23 @@ def options_of(request: GenerationRequest) -> GenerationOptions:
         quality=request.quality,
         private=request.private,
         spoiler=request.spoiler,
+        **picture_options(request),
     )
 
 
-async def draw(interaction: discord.Interaction[Any], house: House, request: GenerationRequest) -> None:
+async def draw(
+    interaction: discord.Interaction[Any], house: House, request: GenerationRequest,
+    complete: Callable[[], Awaitable[GenerationRequest]] | None = None,
+) -> None:  # fmt: skip
     """Acknowledge with a new message, then commit the request; delivery fills the message.
 
     All checks that need no waiting came before, so that their refusals were private; what is refused from here
-    on deletes the public placeholder first.
+    on deletes the public placeholder first. `complete` gives the request to commit where that takes a while.
     """
     origin = origin_of(interaction, house.clock())
     await interaction.response.defer(ephemeral=request.private, thinking=True)
     try:
-        await house.service.submit(request, origin)
+        await house.service.submit(request if complete is None else await complete(), origin)
     except Exception:
         if not request.private:
             with contextlib.suppress(discord.HTTPException):  # the refusal matters more than the placeholder

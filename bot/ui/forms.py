@@ -13,7 +13,7 @@ from discord import ui
 
 from bot.catalogue import ASPECTS, Catalogue
 from bot.errors import RequestError
-from bot.generation import STANDARD, GenerationOptions, Job
+from bot.generation import STANDARD, GenerationOptions, GenerationRequest, InputRef, Job
 from bot.limits import MAX_NEGATIVE_CHARS, MAX_PROMPT_CHARS
 from bot.prompts.text import quoted
 from bot.ui.words import number
@@ -61,6 +61,12 @@ def more_lines(job: Job) -> str:
         "seed": str(request.seed),
         "sampler": request.sampler,
         "quality": request.quality,
+        **({"strength": number(request.strength)} if request.image else {}),
+        **(
+            {"control_type": request.control_type, "control_scale": number(request.control_scale)}
+            if request.control
+            else {}
+        ),
         "private": "yes" if request.private else "no",
         "spoiler": "yes" if request.spoiler else "no",
     }
@@ -72,7 +78,9 @@ def read_form(data: Mapping[str, Any], job: Job) -> GenerationOptions:
     answers = dict(_answers(data.get("components") or []))
     aspect = answers.get("aspect") or KEEP_SIZE
     model = answers.get("model") or job.request.model
+    pictures = picture_options(job.request)
     values: dict[str, Any] = {
+        **{name: pictures[name] for name in ("image", "mask", "control")},
         "prompt": answers.get("prompt", ""),
         "negative_prompt": answers.get("negative_prompt") or None,
         "model": model,
@@ -86,6 +94,22 @@ def read_form(data: Mapping[str, Any], job: Job) -> GenerationOptions:
     if model != job.request.model or values.get("quality", STANDARD) != job.request.quality:
         _drop_what_was_the_other_models(values, job)
     return GenerationOptions(**values)
+
+
+def picture_options(request: GenerationRequest) -> dict[str, Any]:
+    """Give the options of a complete request that are about its pictures, which are cut to its size where it needs that."""
+
+    def ref(digest: str) -> InputRef | None:
+        return InputRef(digest, request.width, request.height) if digest else None
+
+    return {
+        "image": ref(request.image),
+        "strength": request.strength if request.image else None,
+        "mask": ref(request.mask),
+        "control": ref(request.control),
+        "control_type": request.control_type or None,
+        "control_scale": request.control_scale if request.control else None,
+    }
 
 
 def _drop_what_was_the_other_models(values: dict[str, Any], job: Job) -> None:
@@ -111,7 +135,7 @@ def _answers(components: list[Any]) -> Iterator[tuple[str, str]]:
 
 _MORE: dict[str, type] = {
     "count": int, "steps": int, "guidance": float, "seed": int, "sampler": str, "quality": str, "private": bool, "spoiler": bool,
-    "width": int, "height": int,
+    "width": int, "height": int, "strength": float, "control_type": str, "control_scale": float,
 }  # fmt: skip
 _YES = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
 

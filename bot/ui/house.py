@@ -58,7 +58,7 @@ def origin_of(interaction: discord.Interaction[Any], now: datetime) -> Origin:
         user_name=interaction.user.display_name,
         channel_id=interaction.channel_id or 0,
         guild_id=interaction.guild_id,
-        age_restricted=_age_restricted(interaction.channel),
+        age_restricted=age_restricted(interaction.channel),
         attachment_size_limit=interaction.filesize_limit,
         bot_in_channel=_bot_in_channel(interaction),
     )
@@ -73,7 +73,8 @@ def _bot_in_channel(interaction: discord.Interaction[Any]) -> bool:
     return not guest and interaction.client.get_guild(interaction.guild_id) is not None
 
 
-def _age_restricted(channel: Any) -> bool:
+def age_restricted(channel: Any) -> bool:
+    """Whether a channel is marked as age-restricted."""
     # A thread or forum post has the mark of its parent; a direct message has none and counts as not restricted.
     probe = getattr(channel, "is_nsfw", None)
     return bool(probe()) if callable(probe) else False

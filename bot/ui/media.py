@@ -10,6 +10,8 @@ from urllib.parse import unquote, urlsplit
 
 import discord
 
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
 
 @dataclass(frozen=True, slots=True)
 class Media:

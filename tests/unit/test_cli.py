@@ -11,7 +11,7 @@ from PIL import Image
 
 from bot import cli, library
 from bot.cli import build_parser, main
-from bot.config import read_settings
+from bot.config import read_environment, read_settings
 from bot.engine.diffusers_engine import DiffusersEngine
 from bot.engine.models import load_catalogue
 from bot.engine.weights import ModelFiles
@@ -19,7 +19,7 @@ from bot.errors import ModelError, ModerationRefused, OutOfMemory, RequestError
 from bot.files.certificate import known_identities
 from bot.generation import FetchProgress, GenerationOptions, GenerationRequest, GenerationResult, RawPicture
 from bot.library import Picture, Studio, generate_image, generate_images
-from bot.provenance import read_info
+from bot.provenance import parse_easel, read_info
 from bot.verify import Outcome, verify
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -110,11 +110,29 @@ def test_generate_private_and_spoiler_show_in_the_file() -> None:
         assert path.stat().st_mode & 0o777 == 0o600
 
 
+def test_generate_from_a_picture_says_so_in_the_file_and_its_record_draws_it_again() -> None:
+    Image.new("RGB", (300, 200), "red").save("given.png")
+    asked = ("a blue star", "--image", "given.png", "--strength", "0.5", "--steps", "4", "--seed", "3")
+    assert shell(*asked, "-o", "one.png") == 0
+    with Image.open("one.png") as image:
+        assert image.size == (160, 104)  # the picture's shape, as many pixels as the model likes
+        record = parse_easel(image.text["easel"])  # type: ignore[attr-defined]
+    assert record is not None
+    assert (record.request.strength, len(record.request.image)) == (0.5, 64)
+    facts = dict(info_of(Path("one.png")).extra)
+    assert facts["From a picture"] == "strength 0.5"
+    studio = Studio(read_environment(os.environ))
+    (again,) = studio.draw(record.alone).pictures
+    with Image.open("one.png") as image:
+        assert again.pixels == image.convert("RGB").tobytes()
+
+
 def test_generate_every_option_of_imagine_has_both_spellings() -> None:
     names = [name for name in GenerationOptions.__dataclass_fields__ if name != "prompt"]
     values = {
         "negative_prompt": "x", "model": "pocket", "aspect": "3:2", "width": "64", "height": "64", "count": "2",
-        "steps": "3", "guidance": "2.5", "seed": "4", "sampler": "Euler a", "quality": "draft",
+        "steps": "3", "guidance": "2.5", "seed": "4", "sampler": "Euler a", "quality": "draft", "image": "a.png",
+        "strength": "0.5", "mask": "b.png", "control": "c.png", "control_type": "canny", "control_scale": "0.8",
     }  # fmt: skip
     for spelling in (str, lambda name: name.replace("_", "-")):
         line = ["generate", "a prompt"]
@@ -138,6 +156,8 @@ def test_generate_every_option_of_imagine_has_both_spellings() -> None:
         (["generate", "a", "--sampler", "Euler z"], "sampler"),
         (["generate", "a", "--count", "99"], "Count goes from 1"),
         (["generate", "a", "--guidance", "nan"], "Guidance takes a number"),
+        (["generate", "a", "--image", "nowhere.png"], "nowhere.png cannot be read"),
+        (["generate", "a", "--strength", "0.5"], "add the picture"),
         (["generate", "a", "--steps", "many"], "--steps: invalid int value"),
         (["generate", "a", "--seed", "-1"], "Seed goes from 0"),
         (["generate", "a", "--stepps", "3"], "--stepps"),
@@ -313,7 +333,7 @@ class _Elsewhere:
     def start(self) -> Any:
         return None
 
-    def generate(self, request: GenerationRequest, listener: Any) -> GenerationResult:
+    def generate(self, request: GenerationRequest, listener: Any, inputs: Any = None) -> GenerationResult:
         self.done.append("generate")
         return GenerationResult((RawPicture(0, request.seed, 1, 1, b"abc"),), 0.1, 0.2, "cpu", "fp32")
 

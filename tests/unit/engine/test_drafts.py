@@ -16,7 +16,7 @@ from diffusers import AutoencoderTiny, StableDiffusionPipeline
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
 
-from bot.catalogue import Catalogue, parse_catalogue, with_drafts
+from bot.catalogue import Catalogue, parse_catalogue, with_variants
 from bot.config import read_settings
 from bot.engine.base import Order
 from bot.engine.diffusers_engine import DiffusersEngine
@@ -131,12 +131,12 @@ def test_load_catalogue_offers_drafts_only_where_their_files_are(
     draft = catalogue["pocket"].draft
     assert draft is not None
     assert (draft.lora, draft.tiny_vae) == (str(folder / "few-steps"), str(folder / "tiny-vae"))
-    assert [spec.id for spec in with_drafts(catalogue).models] == ["pocket", "pocket+draft"]
+    assert [spec.id for spec in with_variants(catalogue).models] == ["pocket", "pocket+draft"]
     with caplog.at_level(logging.INFO):
         without = catalogue_of(folder, ENTRY + DRAFT.replace("tiny-vae", "nowhere"))
     assert without["pocket"].draft is None
     assert any("no drafts of pocket" in line and "nowhere" in line for line in caplog.messages)
-    assert with_drafts(without) == without
+    assert with_variants(without) == without
 
 
 def test_resolve_draft_takes_the_drafts_defaults_and_keeps_what_was_asked_for(folder: Path) -> None:
@@ -204,7 +204,7 @@ def test_lora_file_takes_one_safetensors_file_and_no_pickle(folder: Path, tmp_pa
 
 
 def test_general_room_a_draft_does_not_share_a_call_with_a_standard_request(folder: Path) -> None:
-    catalogue = with_drafts(catalogue_of(folder))
+    catalogue = with_variants(catalogue_of(folder))
     room = GeneralRoom(4)
     for number, quality in enumerate(("standard", "draft", "draft")):
         asked = request("a cat", quality=quality, guidance_scale=1.0)

@@ -200,8 +200,8 @@ def sent(size: tuple[int, int] = (64, 48)) -> bytes:
     return out.getvalue()
 
 
-async def test_check_input_gives_the_picture_that_was_judged(shelf: Shelf) -> None:
-    checked = await shelf().check_input(sent((4000, 100)), adult_allowed=False)
+async def test_take_input_gives_the_picture_that_was_judged(shelf: Shelf) -> None:
+    checked = await shelf().take_input(sent((4000, 100)), adult_allowed=False)
     assert (checked.picture.width, checked.picture.height) == (2048, 51)
     assert (checked.verdict.adult, checked.verdict.score) == (False, 0.01)
 
@@ -209,18 +209,18 @@ async def test_check_input_gives_the_picture_that_was_judged(shelf: Shelf) -> No
 @pytest.mark.parametrize(
     "score", [0.5, RuntimeError("no session"), math.nan], ids=["adult", "classifier raises", "no number"]
 )
-async def test_check_input_that_may_be_adult_is_refused_unless_that_is_allowed(
+async def test_take_input_that_may_be_adult_is_refused_unless_that_is_allowed(
     shelf: Shelf, score: float | Exception
 ) -> None:
     archive = shelf(FixedScore(score))
     with pytest.raises(ModerationRefused, match="fit for this channel"):
-        await archive.check_input(sent(), adult_allowed=False)
-    assert (await archive.check_input(sent(), adult_allowed=True)).verdict.adult
+        await archive.take_input(sent(), adult_allowed=False)
+    assert (await archive.take_input(sent(), adult_allowed=True)).verdict.adult
 
 
-async def test_check_input_that_is_no_picture_is_refused_unjudged(shelf: Shelf) -> None:
+async def test_take_input_that_is_no_picture_is_refused_unjudged(shelf: Shelf) -> None:
     with pytest.raises(AttachmentRefused, match="not a PNG"):
-        await shelf(FixedScore(AssertionError("it was judged"))).check_input(b"words", adult_allowed=True)
+        await shelf(FixedScore(AssertionError("it was judged"))).take_input(b"words", adult_allowed=True)
 
 
 async def test_read_smaller_gives_a_jpeg_and_leaves_the_folder_as_it_was(shelf: Shelf) -> None:

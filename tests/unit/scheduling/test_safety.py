@@ -47,15 +47,14 @@ async def test_service_adult_preview_and_input_follow_the_policy_of_the_channel(
         assert [file.flagged for file in rendered.job.files] == [True] * len(rendered.job.files)
         assert any(event.preview for event in world.told(Drawing, job.id)) is allowed
         if allowed:
-            assert (await world.service.check_input(sent(), origin)).verdict.adult
+            assert await world.service.take_input(sent(), age_restricted=True)
         else:
             with pytest.raises(ModerationRefused):
-                await world.service.check_input(sent(), origin)
+                await world.service.take_input(sent(), age_restricted=age_restricted)
 
 
 @pytest.mark.parametrize("age_restricted", [False, True])
 async def test_service_harmless_input_may_be_used_anywhere(tmp_path: Path, age_restricted: bool) -> None:
     async with World(tmp_path) as world:
-        checked = await world.service.check_input(sent(), world.origin(age_restricted=age_restricted))
-        assert not checked.verdict.adult
-        assert (checked.picture.width, checked.picture.height) == (32, 32)
+        taken = await world.service.take_input(sent(), age_restricted=age_restricted)
+        assert (taken.width, taken.height) == (32, 32)

@@ -1,0 +1,114 @@
+"""The pictures that people draw from, on disk: kept by what they show, read back in the size that is drawn.
+
+They were opened apart from this process and judged before they come here. All of it blocks: pool threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import time
+from collections.abc import Iterable
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from bot.errors import RequestError, StorageError
+from bot.files.control_maps import control_map
+from bot.files.marker import write_atomically
+from bot.generation import GenerationRequest, InputPictures, RawPicture
+
+log = logging.getLogger(__name__)
+
+FRESH_S = 3600.0
+"""A picture is taken in before its request is committed; until then it belongs to nobody yet."""
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+GONE = "The picture that this is to be drawn from is not kept any more; send it again."
+
+
+class InputShelf:
+    """Keeps input pictures as `root/<first two of the digest>/<digest>.png`; equal pictures are one file."""
+
+    def __init__(self, root: Path) -> None:
+        """Take the folder, which is made when it is needed."""
+        self._root = root
+
+    def put(self, picture: RawPicture) -> str:
+        """Keep a picture; its digest, 64 hexadecimal digits. Raises OSError."""
+        head = f"{picture.width}x{picture.height}:".encode()
+        digest = hashlib.sha256(head + picture.pixels).hexdigest()
+        path = self._path(digest)
+        if path.exists():
+            path.touch()  # fresh again, or a sweep could take it before its request is committed
+            return digest
+        image = Image.frombytes("RGB", (picture.width, picture.height), picture.pixels)
+        buffer = BytesIO()
+        image.save(buffer, "PNG", compress_level=3)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, buffer.getvalue())
+        return digest
+
+    def read(self, digest: str) -> Image.Image:
+        """Open a picture. Raises RequestError where it is gone, StorageError where it cannot be read."""
+        try:
+            with Image.open(self._path(digest), formats=("PNG",)) as image:
+                return image.convert("RGB")
+        except FileNotFoundError:
+            raise RequestError(GONE) from None
+        except (OSError, SyntaxError, ValueError) as error:
+            raise StorageError(f"An input picture cannot be read: {error}.") from error
+
+    def for_request(self, request: GenerationRequest) -> InputPictures:
+        """Give a request's pictures in its own size, cut where their shape differs; a control map made of its picture.
+
+        Raises RequestError where one is gone or no map can be made of it, StorageError.
+        """
+        size = (request.width, request.height)
+
+        def fitted(digest: str, *, soft: bool = True) -> Image.Image | None:
+            if not digest:
+                return None
+            resampling = Image.Resampling.LANCZOS if soft else Image.Resampling.NEAREST
+            return ImageOps.fit(self.read(digest), size, resampling)
+
+        control = fitted(request.control)
+        if control is not None:
+            control = control_map(control, request.control_type)
+        return InputPictures(_raw(fitted(request.image)), _raw(fitted(request.mask, soft=False)), _raw(control))
+
+    def remove(self, digests: Iterable[str]) -> None:
+        """Remove pictures; nothing where they are gone. Raises OSError."""
+        for digest in digests:
+            self._path(digest).unlink(missing_ok=True)
+
+    def sweep(self, known: Iterable[str], now: float | None = None) -> int:
+        """Remove pictures that no request names and that were not just taken in; how many. `now` is seconds since 1970."""
+        kept = set(known)
+        before = (time.time() if now is None else now) - FRESH_S
+        gone = [path for path in self._files() if path.stem not in kept and _changed(path) < before]
+        for path in gone:
+            path.unlink(missing_ok=True)
+        return len(gone)
+
+    def _files(self) -> list[Path]:
+        return [path for path in self._root.glob("??/*.png") if _DIGEST.fullmatch(path.stem)]
+
+    def _path(self, digest: str) -> Path:
+        if not _DIGEST.fullmatch(digest):
+            raise RequestError("That is no input picture.")
+        return self._root / digest[:2] / f"{digest}.png"
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _raw(image: Image.Image | None) -> RawPicture | None:
+    if image is None:
+        return None
+    return RawPicture(0, 0, image.width, image.height, image.convert("RGB").tobytes())

@@ -1,0 +1,127 @@
+"""The rules of drawing from pictures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from bot.catalogue import parse_catalogue
+from bot.errors import ConfigError, RequestError
+from bot.generation import GenerationOptions, InputRef
+from bot.limits import price, resolve
+from bot.prompts.pictures import size_like
+
+CATALOGUE = parse_catalogue(
+    """
+[models.full]
+name = "Full"
+source = "a/b"
+family = "sd15"
+licence = "-"
+steps = 20
+inpainting = "somewhere"
+controls = { canny = "edges", depth = "depth" }
+[models.words]
+name = "Words"
+source = "a/c"
+family = "z-image"
+licence = "-"
+side_multiple = 16
+""",
+    origin="the test",
+)
+PHOTO = InputRef("a" * 64, 1500, 1000)
+MASK = InputRef("b" * 64, 750, 500)
+MAP = InputRef("c" * 64, 512, 512)
+
+
+def resolved(**options: Any) -> Any:
+    return resolve(GenerationOptions("a cat", **options), CATALOGUE, new_seed=lambda: 1)
+
+
+def test_resolve_picture_gets_a_size_of_its_shape_and_the_default_strength() -> None:
+    request = resolved(image=PHOTO)
+    assert (request.width, request.height) == (624, 416)
+    assert (request.image, request.strength, request.steps_taken) == (PHOTO.digest, 0.6, 12)
+    assert price(request) == 624 * 416 * 12
+
+
+def test_resolve_asked_size_goes_before_the_pictures() -> None:
+    assert (resolved(image=PHOTO, aspect="1:1").width, resolved(image=PHOTO, height=512).height) == (512, 512)
+
+
+def test_resolve_mask_of_the_pictures_shape_is_drawn_anew() -> None:
+    request = resolved(image=PHOTO, mask=MASK)
+    assert (request.mask, request.strength) == (MASK.digest, 1.0)
+
+
+def test_resolve_control_without_a_type_takes_the_models_first() -> None:
+    request = resolved(control=MAP, control_scale=0.5)
+    assert (request.control, request.control_type, request.control_scale) == (MAP.digest, "canny", 0.5)
+    assert resolved(control=MAP, control_type="Raw  Depth").control_type == "raw depth"
+
+
+def test_resolve_without_pictures_is_what_it_was() -> None:
+    request = resolved()
+    assert request.inputs == ()
+    assert (request.strength, request.steps_taken) == (1.0, 20)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"image": PHOTO, "model": "words"}, "Words draws from words alone"),
+        ({"image": PHOTO, "strength": 0}, "Strength goes from just above 0"),
+        ({"image": PHOTO, "strength": 1.1}, "1.1 does not fit"),
+        ({"image": PHOTO, "strength": float("nan")}, "Strength takes a number"),
+        ({"image": PHOTO, "strength": 0.01}, "leaves no step of 20 to draw; use 0.05 or more"),
+        ({"strength": 0.5}, "add the picture"),
+        ({"mask": MASK}, "add the picture, too"),
+        ({"image": PHOTO, "mask": replace(MASK, width=500)}, "The mask is 500×500 and the picture 1500×1000"),
+        ({"control_type": "canny"}, "needs a control picture"),
+        ({"control_scale": 1.0}, "needs a control picture"),
+        ({"control": MAP, "control_type": "pose"}, "no control network for pose; it has canny, depth, raw canny, raw depth"),
+        ({"control": MAP, "control_type": "../x"}, "There is no such control type"),
+        ({"control": MAP, "control_scale": 2.5}, "goes from 0 to 2"),
+        ({"control": MAP, "model": "words"}, "Words follows no control pictures"),
+    ],
+)  # fmt: skip
+def test_resolve_what_does_not_go_together_is_refused_in_a_sentence(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(RequestError, match=words):
+        resolved(**options)
+
+
+@pytest.mark.parametrize("strength", [0.05, 0.1, 0.29, 0.3, 0.7, 1.0])
+@pytest.mark.parametrize("steps", [1, 7, 20, 100])
+def test_resolve_strength_that_it_names_as_enough_is(steps: int, strength: float) -> None:
+    try:
+        assert resolved(image=PHOTO, steps=steps, strength=strength).steps_taken >= 1
+    except RequestError as error:
+        least = float(str(error).split(" use ")[1].split(" ")[0])
+        assert resolved(image=PHOTO, steps=steps, strength=least).steps_taken >= 1
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (10, 1), (1, 10), (3, 2), (1000, 1), (1999, 2001)])
+def test_size_like_stays_within_the_model(shape: tuple[int, int]) -> None:
+    spec = CATALOGUE["full"]
+    width, height = size_like(InputRef("", *shape), spec)
+    assert spec.min_side <= min(width, height) <= max(width, height) <= spec.max_side
+    assert width * height <= spec.max_pixels
+    assert width % spec.side_multiple == height % spec.side_multiple == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('controls = { edges = "x" }', "knows the kinds canny"),
+        ("controls = { canny = 3 }", "is a folder"),
+        ('family = "flux"\ncontrols = { canny = "x" }', "is for the families"),
+        ('family = "flux"\ninpainting = "x"', "is for the families"),
+    ],
+)
+def test_catalogue_wrong_parts_are_named(line: str, words: str) -> None:
+    family = "" if "family" in line else 'family = "sd15"\n'
+    with pytest.raises(ConfigError, match=words):
+        parse_catalogue(f'[models.m]\nname = "M"\nsource = "a/b"\nlicence = "-"\n{family}{line}\n', origin="the test")
