@@ -18,9 +18,10 @@ from bot.errors import ConfigError, EaselError
 from bot.gateway import IdentifyGap, IdentifyLater, StartLimit, read_start_limit
 from bot.ui.answers import answer_error, guarded, whisper
 from bot.ui.buttons import BUTTONS
+from bot.ui.forms import ref_of
 from bot.ui.house import House
 from bot.ui.media import shows_button
-from bot.ui.submit import FORM_ID, form_submitted
+from bot.ui.submit import FORM_ID, INPUT_FORM_ID, form_submitted, input_form_submitted
 
 log = logging.getLogger(__name__)
 
@@ -179,9 +180,10 @@ class EaselClient(commands.Bot):
         data: Any = interaction.data or {}
         custom_id = str(data.get("custom_id", ""))
         if interaction.type is discord.InteractionType.modal_submit:
-            match = FORM_ID.fullmatch(custom_id)
-            if match is not None:
+            if (match := FORM_ID.fullmatch(custom_id)) is not None:
                 await guarded(interaction, form_submitted(interaction, match["job"]))
+            elif (match := INPUT_FORM_ID.fullmatch(custom_id)) is not None:
+                await guarded(interaction, input_form_submitted(interaction, ref_of(match)))
         elif interaction.type is discord.InteractionType.component:
             if not self._answers(custom_id):
                 await guarded(interaction, whisper(interaction, OUTDATED))

@@ -81,6 +81,24 @@ def build_simulated(machine: Any, **parts: Any) -> tuple[Easel, SimulatedPatienc
     return easel, patience
 
 
+def as_discord(env: simcord.Env) -> simcord.Env:
+    """Let a deleted placeholder count as answered, as it does at Discord: the next follow-up is a message of its own, and may be private.
+
+    SimCord 3.2.1 takes that follow-up for an edit of what is no longer there.
+    """
+    backend: Any = env.backend
+    delete = backend.delete_message
+
+    def deleted(channel_id: int, message_id: int) -> None:
+        delete(channel_id, message_id)
+        for record in backend.interactions.values():
+            if record.message_id == message_id and record.loading:
+                record.complete_deferred()
+
+    backend.delete_message = deleted
+    return env
+
+
 def run_demo(settings: Settings, port: int = DEFAULT_PORT) -> int:
     """Serve the demo until SIGTERM or Ctrl-C; the process's exit code."""
     with tempfile.TemporaryDirectory(prefix="easel-demo-") as folder:
@@ -95,7 +113,7 @@ def run_demo(settings: Settings, port: int = DEFAULT_PORT) -> int:
 
 async def _serve(machine: Any, port: int) -> int:
     easel, patience = build_simulated(machine)
-    env = simcord.Env(easel.client, check_errors=False)
+    env = as_discord(simcord.Env(easel.client, check_errors=False))
     env.backend.bot_user.name = "Easel"
     env.backend.clock.now = utc_now  # messages carry the time on the wall, not the simulator's
     patience.env = env

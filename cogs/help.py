@@ -19,6 +19,10 @@ how, `seed` which of all possible pictures, `sampler` by which method, `quality`
 draft will do. `private` shows the pictures only to you, \
 `spoiler` hides them behind a click.
 
+**From a picture**
+`image` draws from a picture, and `strength` says how far to leave it; `mask` redraws only what is white in it. `control` follows the \
+lines or shapes of a picture. *Use as input* (right-click a message, Apps) takes the picture of any message.
+
 **While you wait**
 The message shows your place in line, then the steps and the picture forming. Everybody gets a turn: one request of \
 yours, then one of the next member. *Cancel* takes a request back at any moment; requests survive a restart of the bot.

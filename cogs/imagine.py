@@ -11,12 +11,16 @@ from discord.ext import commands
 
 from bot import limits
 from bot.catalogue import ASPECTS, CONTROL_TYPES
-from bot.errors import NotPermitted
+from bot.errors import AttachmentRefused, NotPermitted
 from bot.generation import QUALITIES, GenerationOptions
 from bot.prompts.pictures import MAX_CONTROL_SCALE
+from bot.ui.answers import guarded
+from bot.ui.buttons import check_may_draw
+from bot.ui.cards import input_card
 from bot.ui.choices import matching
-from bot.ui.house import House, house_of, may_draw
-from bot.ui.inputs import draw_with
+from bot.ui.house import House, age_restricted, house_of, may_draw
+from bot.ui.inputs import check_file, draw_with, take
+from bot.ui.media import PICTURE_SUFFIXES, media_of
 
 
 class Imagine(commands.Cog):
@@ -100,7 +104,24 @@ class Imagine(commands.Cog):
         chosen = catalogue.get(interaction.namespace.model or "") or catalogue[catalogue.default]
         return matching(typed, [(name, name) for name in chosen.samplers])
 
+    async def use_as_input(self, interaction: discord.Interaction[Any], message: discord.Message) -> None:
+        """Take in the first picture of a message; the answer has the button that says what to draw from it."""
+        check_may_draw(interaction, self.house)
+        pictures = [file for file in media_of(message) if file.name.lower().endswith(PICTURE_SUFFIXES)]
+        if not pictures:
+            raise AttachmentRefused("This message has no PNG, JPEG or WebP picture to draw from.")
+        check_file(pictures[0])
+        await interaction.response.defer(ephemeral=True, thinking=True)
+        ref = await take(self.house, pictures[0].url, restricted=age_restricted(interaction.channel))
+        await interaction.followup.send(view=input_card(pictures[0].name, ref), ephemeral=True)
+
 
 async def setup(bot: commands.Bot) -> None:
-    """Load the cog."""
-    await bot.add_cog(Imagine(bot.house))  # type: ignore[attr-defined]  # EaselClient carries it
+    """Load the cog and its message command, which discord.py does not take from a cog by itself."""
+    cog = Imagine(bot.house)  # type: ignore[attr-defined]  # EaselClient carries it
+    await bot.add_cog(cog)
+
+    async def use_as_input(interaction: discord.Interaction[Any], message: discord.Message) -> None:
+        await guarded(interaction, cog.use_as_input(interaction, message))
+
+    bot.tree.add_command(app_commands.ContextMenu(name="Use as input", callback=use_as_input))

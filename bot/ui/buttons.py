@@ -18,9 +18,9 @@ import discord
 from discord import ui
 
 from bot.errors import JobNotFound, NotPermitted, StorageError
-from bot.generation import Actor, GenerationOptions, GenerationRequest, Job
+from bot.generation import Actor, GenerationOptions, GenerationRequest, InputRef, Job
 from bot.ui.answers import guarded, whisper
-from bot.ui.forms import edit_form, picture_options
+from bot.ui.forms import REF, edit_form, input_form, picture_options, ref_of, spelled
 from bot.ui.house import House, actor_of, house_of, may_draw, origin_of
 from bot.ui.info import job_info
 
@@ -165,7 +165,41 @@ class DeleteButton(JobButton, template=rf"easel:v1:delete:{JOB}"):
         return job
 
 
-BUTTONS: tuple[type[JobButton], ...] = (CancelButton, AgainButton, EditButton, InfoButton, DeleteButton)
+class DescribeButton(ui.DynamicItem[ui.Button[Any]], template=rf"easel:v1:input:{REF}"):
+    """Under a picture that *Use as input* took in: opens the form that says what to draw from it."""
+
+    def __init__(self, ref: InputRef) -> None:
+        self.ref = ref
+        button: ui.Button[Any] = ui.Button(
+            label="Say what to draw", style=discord.ButtonStyle.primary, custom_id=f"easel:v1:input:{spelled(ref)}"
+        )
+        super().__init__(button)
+
+    @classmethod
+    async def from_custom_id(
+        cls, interaction: discord.Interaction[Any], item: ui.Item[Any], match: re.Match[str], /
+    ) -> Self:
+        """Rebuild the button from its id alone."""
+        return cls(ref_of(match))
+
+    async def callback(self, interaction: discord.Interaction[Any]) -> None:
+        """Open the form; every error becomes an answer."""
+        await guarded(interaction, self._open(interaction))
+
+    async def _open(self, interaction: discord.Interaction[Any]) -> None:
+        house = house_of(interaction)
+        check_may_draw(interaction, house)
+        await interaction.response.send_modal(input_form(self.ref, house.service.catalogue))
+
+
+BUTTONS: tuple[type[ui.DynamicItem[Any]], ...] = (
+    DescribeButton,
+    CancelButton,
+    AgainButton,
+    EditButton,
+    InfoButton,
+    DeleteButton,
+)
 
 
 async def visible_job(interaction: discord.Interaction[Any], house: House, job_id: str) -> Job:
@@ -182,11 +216,16 @@ async def visible_job(interaction: discord.Interaction[Any], house: House, job_i
     return job
 
 
-async def drawable_job(interaction: discord.Interaction[Any], house: House, job_id: str) -> Job:
-    """Read a job for somebody who wants to draw from it; checks that they may, here and now."""
+def check_may_draw(interaction: discord.Interaction[Any], house: House) -> None:
+    """Refuse where this person may not draw here, or nothing more can be taken. Raises NotPermitted, or as `check_room`."""
     if not may_draw(interaction):
         raise NotPermitted("You may not use commands in this channel, so you cannot draw here.")
     house.service.check_room(interaction.user.id)
+
+
+async def drawable_job(interaction: discord.Interaction[Any], house: House, job_id: str) -> Job:
+    """Read a job for somebody who wants to draw from it; checks that they may, here and now."""
+    check_may_draw(interaction, house)
     return await visible_job(interaction, house, job_id)
 
 

@@ -12,11 +12,11 @@ from typing import Any
 import discord
 from discord import ui
 
-from bot.generation import FetchProgress, Job, PictureFile, Place
+from bot.generation import FetchProgress, InputRef, Job, PictureFile, Place
 from bot.prompts.text import inert, plain
 from bot.scheduling.events import Drawing
 from bot.ui import words
-from bot.ui.buttons import AgainButton, CancelButton, DeleteButton, EditButton, InfoButton
+from bot.ui.buttons import AgainButton, CancelButton, DeleteButton, DescribeButton, EditButton, InfoButton
 from bot.ui.view import sealed
 
 GREY = 0x80848E
@@ -148,3 +148,9 @@ def failed(job: Job) -> ui.LayoutView:
 def cancelled(job: Job) -> ui.LayoutView:
     """Say that the request was cancelled."""
     return _card(GREY, ui.TextDisplay(f"{title(job)}\ncancelled"), _row(AgainButton(job.id), EditButton(job.id)))
+
+
+def input_card(file_name: str, ref: InputRef) -> ui.LayoutView:
+    """Show that a picture was taken in, with the button that says what to draw from it."""
+    text = f"**{inert(file_name, 100)}** is ready ({ref.width}×{ref.height})."
+    return _card(GREY, ui.TextDisplay(text), _row(DescribeButton(ref)))

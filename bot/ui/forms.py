@@ -15,10 +15,14 @@ from bot.catalogue import ASPECTS, Catalogue
 from bot.errors import RequestError
 from bot.generation import STANDARD, GenerationOptions, GenerationRequest, InputRef, Job
 from bot.limits import MAX_NEGATIVE_CHARS, MAX_PROMPT_CHARS
+from bot.prompts.pictures import STRENGTH
 from bot.prompts.text import quoted
 from bot.ui.words import number
 
 FORM_ID = re.compile(r"easel:v1:form:(?P<job>[0-9a-z]{4,32})")
+
+REF = r"(?P<digest>[0-9a-f]{64}):(?P<width>[1-9]\d{0,4})x(?P<height>[1-9]\d{0,4})"
+INPUT_FORM_ID = re.compile(rf"easel:v1:inputform:{REF}")
 
 MORE_CHARS = 500
 KEEP_SIZE = "keep"
@@ -41,6 +45,41 @@ def edit_form(job: Job, catalogue: Catalogue) -> ui.Modal:
     form.add_item(_box("More, one “key: value” a line", "more", more_lines(job), MORE_CHARS))
     form.stop()
     return form
+
+
+def input_form(ref: InputRef, catalogue: Catalogue) -> ui.Modal:
+    """Build the form for a picture that was taken in by *Use as input*."""
+    form = ui.Modal(title="Draw from this picture", custom_id=f"easel:v1:inputform:{spelled(ref)}", timeout=None)
+    form.add_item(_box("Prompt", "prompt", "", MAX_PROMPT_CHARS, required=True))
+    form.add_item(_box("Negative prompt", "negative_prompt", "", MAX_NEGATIVE_CHARS))
+    able = [model for model in catalogue.models if model.from_pictures][:25]
+    options = [discord.SelectOption(label=m.name[:100], value=m.id, default=m.id == catalogue.default) for m in able]
+    form.add_item(ui.Label(text="Model", component=ui.Select(custom_id="model", options=options)))
+    form.add_item(_box("More, one “key: value” a line", "more", f"strength: {number(STRENGTH)}", MORE_CHARS))
+    form.stop()
+    return form
+
+
+def read_input_form(data: Mapping[str, Any], ref: InputRef) -> GenerationOptions:
+    """Read a submitted form of `input_form`. Raises RequestError naming the line that is wrong."""
+    answers = dict(_answers(data.get("components") or []))
+    values: dict[str, Any] = {
+        "prompt": answers.get("prompt", ""),
+        "negative_prompt": answers.get("negative_prompt") or None,
+        "model": answers.get("model") or None,
+        "image": ref,
+    }
+    return GenerationOptions(**{**values, **read_more(answers.get("more", ""))})
+
+
+def spelled(ref: InputRef) -> str:
+    """Write a taken picture as custom ids carry it; `REF` reads it."""
+    return f"{ref.digest}:{ref.width}x{ref.height}"
+
+
+def ref_of(match: re.Match[str]) -> InputRef:
+    """Read what `spelled` wrote, out of a match of `REF`."""
+    return InputRef(match["digest"], int(match["width"]), int(match["height"]))
 
 
 def _box(label: str, name: str, value: str, limit: int, *, required: bool = False) -> ui.Label[Any]:

@@ -1,19 +1,21 @@
-"""What happens when the *Edit* form is sent."""
+"""What happens when a form is sent: *Edit*, or that of a picture to draw from."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import discord
 
 from bot.errors import RequestError
+from bot.generation import GenerationOptions, InputRef
 from bot.ui.answers import whisper
-from bot.ui.buttons import draw, drawable_job
-from bot.ui.forms import FORM_ID, read_form
-from bot.ui.house import house_of
+from bot.ui.buttons import check_may_draw, draw, drawable_job
+from bot.ui.forms import FORM_ID, INPUT_FORM_ID, read_form, read_input_form
+from bot.ui.house import House, house_of
 from bot.ui.view import fenced
 
-__all__ = ["FORM_ID", "form_submitted"]
+__all__ = ["FORM_ID", "INPUT_FORM_ID", "form_submitted", "input_form_submitted"]
 
 TYPED_CHARS = 1400
 
@@ -25,10 +27,22 @@ async def form_submitted(interaction: discord.Interaction[Any], job_id: str) -> 
     """
     house = house_of(interaction)
     job = await drawable_job(interaction, house, job_id)
+    await _drawn_as(interaction, house, lambda data: read_form(data, job))
+
+
+async def input_form_submitted(interaction: discord.Interaction[Any], ref: InputRef) -> None:
+    """Queue what the form says of a picture that was taken in; refusals as for `form_submitted`."""
+    house = house_of(interaction)
+    check_may_draw(interaction, house)
+    await _drawn_as(interaction, house, lambda data: read_input_form(data, ref))
+
+
+async def _drawn_as(
+    interaction: discord.Interaction[Any], house: House, read: Callable[[Any], GenerationOptions]
+) -> None:
     data: Any = interaction.data or {}
     try:
-        options = read_form(data, job)
-        request = house.service.prepare(options)
+        request = house.service.prepare(read(data))
     except RequestError as error:
         typed = _typed_prompt(data)
         await whisper(

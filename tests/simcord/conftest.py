@@ -16,7 +16,7 @@ import simcord
 
 from bot.app import Easel, Machine, start_machine
 from bot.config import read_settings
-from bot.demo import build_simulated
+from bot.demo import as_discord, build_simulated
 from bot.errors import EaselError
 from bot.safety.classifier import OpenNsfw
 
@@ -91,7 +91,7 @@ def classifier() -> Any:
 async def world(machine: Machine, tmp_path: Path, classifier: Any) -> AsyncIterator[World]:
     """The bot, ready in a server."""
     easel, patience = build_simulated(machine, classifier=classifier)
-    env = simcord.Env(easel.client, settle_timeout=20)
+    env = as_discord(simcord.Env(easel.client, settle_timeout=20))
     patience.env = env
     await env.start()
     guild = env.create_guild("Easel")

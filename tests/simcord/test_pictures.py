@@ -1,0 +1,120 @@
+"""What a member does with a picture of their own: draw from it, redraw a part, follow its lines."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from PIL import Image, ImageDraw
+
+from bot.generation import JobStatus
+from tests.simcord.conftest import World
+from tests.simcord.test_commands import last_answer
+from tests.support import texts
+
+STAR = "a blue star on a yellow background"
+
+
+def png(image: Image.Image) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return out.getvalue()
+
+
+def disc(width: int = 300, height: int = 200) -> bytes:
+    image = Image.new("RGB", (width, height), "white")
+    ImageDraw.Draw(image).ellipse((90, 50, 190, 150), fill="red")
+    return png(image)
+
+
+def square() -> bytes:
+    mask = Image.new("L", (300, 200))
+    mask.paste(255, (70, 30, 210, 170))
+    return png(mask)
+
+
+async def job_of(world: World, message: Any) -> Any:
+    return await world.easel.service.get(message.attachments[0].filename.split("-")[1])
+
+
+async def test_imagine_image_is_drawn_from_in_its_shape_and_info_says_so(world: World) -> None:
+    asked: dict[str, Any] = {"prompt": STAR, "image": ("disc.png", disc()), "strength": 0.5, "steps": 4, "seed": 5}
+    message = await world.drawn(await world.ada.slash(world.channel, "imagine", **asked))
+    job = await job_of(world, message)
+    assert (job.request.width, job.request.height, job.request.strength) == (160, 104, 0.5)
+    answer = await world.bob.click(message.message, label="Info")
+    assert "**From a picture** strength 0.5" in "\n".join(texts(answer.response.components))
+    again = await world.drawn(await world.bob.click(message.message, label="Again"))
+    repeated = (await job_of(world, again)).request
+    assert (repeated.image, repeated.strength, repeated.width) == (job.request.image, 0.5, 160)
+
+
+async def test_imagine_mask_redraws_its_part_alone(world: World) -> None:
+    asked: dict[str, Any] = {"image": ("disc.png", disc()), "mask": ("mask.png", square()), "steps": 4}
+    message = await world.drawn(await world.ada.slash(world.channel, "imagine", prompt=STAR, **asked))
+    data = await world.easel.client.http.get_from_cdn(message.attachments[0].url)
+    drawn = Image.open(io.BytesIO(data)).convert("RGB")
+    assert drawn.getpixel((5, 5)) == (255, 255, 255)
+    assert drawn.getpixel((75, 50)) != (255, 0, 0)
+
+
+async def test_imagine_control_follows_a_picture_and_edit_keeps_it(world: World) -> None:
+    asked: dict[str, Any] = {
+        "control": ("disc.png", disc(256, 256)),
+        "control_type": "canny",
+        "control_scale": 0.8,
+        "steps": 2,
+    }
+    message = await world.drawn(await world.ada.slash(world.channel, "imagine", prompt=STAR, **asked))
+    shown = await world.ada.click(message.message, label="Edit")
+    values = {"prompt": "a red star", "more": "control_scale: 0.4\nsteps: 2", "model": ["pocket"], "aspect": ["keep"]}
+    request = (await job_of(world, await world.drawn(await world.ada.submit_modal(shown, values)))).request
+    assert (request.control_type, request.control_scale, len(request.control)) == ("canny", 0.4, 64)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"image": ("a.txt", b"words")}, "Attach a PNG, JPEG or WebP picture"),
+        ({"image": ("a.png", b"words")}, "not a PNG, JPEG or WebP"),
+        ({"image": ("a.png", disc()[:200])}, "damaged or cut off"),
+        ({"image": ("a.png", disc()), "strength": 0.0}, "Strength goes from just above 0"),
+        ({"image": ("a.png", disc()), "mask": ("m.png", disc(200, 200))}, "send a mask of the picture's shape"),
+        ({"mask": ("m.png", square())}, "add the picture, too"),
+        ({"control": ("m.png", disc()), "control_type": "pose"}, "Pocket has no control network for pose"),
+    ],
+    ids=["another kind", "no picture", "truncated", "no strength", "another shape", "mask alone", "no network"],
+)  # fmt: skip
+async def test_imagine_picture_that_will_not_do_gets_one_private_sentence(
+    world: World, options: dict[str, Any], words: str
+) -> None:
+    answer = last_answer(await world.ada.slash(world.channel, "imagine", prompt=STAR, **options))
+    assert answer.ephemeral
+    assert words in answer.content
+    assert len(answer.content) < 250
+    assert await world.easel.service.history(world.ada.id, limit=5) == ()
+
+
+async def test_use_as_input_on_any_message_takes_its_picture_and_draws_from_it(world: World) -> None:
+    message = await world.drawn(await world.ada.slash(world.channel, "imagine", prompt=STAR, steps=2))
+    taken = last_answer(await world.bob.context_menu(world.channel, "Use as input", message.message))
+    assert taken.ephemeral
+    shown = await world.bob.click(taken.message, label="Say what to draw")
+    values = {"prompt": "a red star", "negative_prompt": "", "model": ["pocket"], "more": "strength: 0.7\nsteps: 5"}
+    drawn = await world.drawn(await world.bob.submit_modal(shown, values))
+    request = (await job_of(world, drawn)).request
+    assert (request.prompt, request.strength, request.width) == ("a red star", 0.7, 128)
+
+
+async def test_delete_takes_the_picture_along_unless_another_request_names_it(world: World) -> None:
+    inputs = world.data_dir / "inputs"
+    asked: dict[str, Any] = {"prompt": STAR, "image": ("disc.png", disc()), "steps": 2}
+    first, second = [await world.drawn(await world.ada.slash(world.channel, "imagine", **asked)) for _ in range(2)]
+    assert len(list(inputs.rglob("*.png"))) == 1
+    await world.ada.click(first.message, label="Delete")
+    assert len(list(inputs.rglob("*.png"))) == 1
+    job = await job_of(world, second)
+    assert job.status is JobStatus.POSTED
+    await world.ada.click(second.message, label="Delete")
+    assert not list(inputs.rglob("*.png"))
