@@ -29,6 +29,10 @@ FROM_PICTURES = ("sd15", "sd21", "sdxl", "sd3", "flux")
 """Families that may begin from a picture, whole or in part."""
 CONTROLLED = ("sd15", "sd21", "sdxl")
 """Families that may follow a control map."""
+TILED = CONTROLLED
+"""Families that may draw pictures whose opposite edges fit together."""
+VARIED = (*FROM_PICTURES, "flux2", "z-image")
+"""Families that may vary a picture by its noise."""
 CONTROL_KINDS = ("canny", "scribble", "depth", "pose", "tile")
 READY_MADE = "raw "
 """Before a kind: the picture is such a map already."""

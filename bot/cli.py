@@ -131,6 +131,7 @@ def _add_generate(commands: Any) -> None:
     option("control", metavar="FILE", help="a picture whose lines or shapes to follow")
     option("control_type", metavar="KIND", help=f"how to read it: {', '.join(CONTROL_TYPES)}")
     option("control_scale", type=float, metavar="X", help="how strictly to follow it (1)")
+    option("tiling", action="store_true", help="let opposite edges fit together, for patterns")
     option(
         "quality",
         metavar="NAME",
@@ -196,6 +197,7 @@ def _options(options: argparse.Namespace, prompt: str, seed: int, inputs: Mappin
         guidance=options.guidance, seed=seed, sampler=options.sampler, private=options.private, spoiler=options.spoiler,
         quality=options.quality, strength=options.strength, control_type=options.control_type,
         control_scale=options.control_scale, image=inputs.get("image"), mask=inputs.get("mask"), control=inputs.get("control"),
+        tiling=options.tiling,
     )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ class InputRef:
 class GenerationOptions:
     """What somebody asked for, as typed: `None` is "left out".
 
-    `image`, `mask` and `control` name pictures that were taken in before.
+    `image`, `mask` and `control` name pictures that were taken in before; `base_seed` and `variation` belong together.
     """
 
     prompt: str
@@ -47,6 +47,9 @@ class GenerationOptions:
     control: InputRef | None = None
     control_type: str | None = None
     control_scale: float | None = None
+    base_seed: int | None = None
+    variation: float | None = None
+    tiling: bool = False
 
 
 STANDARD, DRAFT = "standard", "draft"
@@ -61,7 +64,8 @@ class GenerationRequest:
     Picture n is drawn with `seed + n`. Sizes are pixels, multiples of 8. From `guidance_end`, a share of the steps, the
     prompt is followed without guidance. `image`, `mask` and `control` are digests of input pictures, empty where there is none:
     the picture that is drawn from, of which the last `strength` of the steps are taken; where it is redrawn (white); and the map
-    that a control network of the kind `control_type` follows, counting `control_scale`.
+    that a control network of the kind `control_type` follows, counting `control_scale`. Where `base_seed` is given, the noise of
+    picture n lies between that of `base_seed` (`variation` 0) and its own (1). `tiling`: opposite edges fit together.
     """
 
     prompt: str
@@ -84,6 +88,9 @@ class GenerationRequest:
     control: str = ""
     control_type: str = ""
     control_scale: float = 1.0
+    base_seed: int | None = None
+    variation: float = 0.0
+    tiling: bool = False
 
     @property
     def steps_taken(self) -> int:

@@ -207,6 +207,7 @@ def generate_image(
     control: Image.Image | str | os.PathLike[str] | None = None,
     control_type: str | None = None,
     control_scale: float | None = None,
+    tiling: bool = False,
 ) -> Image.Image:
     """Draw one picture and give it as a Pillow image.
 
@@ -217,7 +218,7 @@ def generate_image(
     images = generate_images(
         prompt, negative_prompt=negative_prompt, model=model, aspect=aspect, width=width, height=height, count=1,
         steps=steps, guidance=guidance, seed=seed, sampler=sampler, quality=quality, image=image, strength=strength, mask=mask,
-        control=control, control_type=control_type, control_scale=control_scale,
+        control=control, control_type=control_type, control_scale=control_scale, tiling=tiling,
     )  # fmt: skip
     return images[0]
 

@@ -84,6 +84,9 @@ def resolve(
         control=pictures.control,
         control_type=pictures.control_type,
         control_scale=pictures.control_scale,
+        base_seed=pictures.base_seed,
+        variation=pictures.variation,
+        tiling=pictures.tiling,
     )
 
 

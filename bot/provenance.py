@@ -64,10 +64,12 @@ def parameters_text(request: GenerationRequest, seed: int, model_name: str, vers
         "Steps": str(request.num_inference_steps),
         "Sampler": request.sampler,
         "CFG scale": _number(request.guidance_scale),
-        "Seed": str(seed),
+        "Seed": str(seed if request.base_seed is None else request.base_seed),
         "Size": f"{request.width}x{request.height}",
         "Model": model_name,
         **({"Quality": request.quality} if request.quality != STANDARD else {}),
+        **_variation_settings(request, seed),
+        **({"Tiling": "True"} if request.tiling else {}),
         **({"Denoising strength": _number(request.strength)} if request.image else {}),
         **(
             {"Control": request.control_type, "Control scale": _number(request.control_scale)}
@@ -81,6 +83,12 @@ def parameters_text(request: GenerationRequest, seed: int, model_name: str, vers
         lines.append(f"Negative prompt: {request.negative_prompt}")
     lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in settings.items()))
     return "\n".join(lines)
+
+
+def _variation_settings(request: GenerationRequest, seed: int) -> dict[str, str]:
+    if request.base_seed is None:
+        return {}
+    return {"Variation seed": str(seed), "Variation seed strength": _number(request.variation)}
 
 
 def parse_parameters(text: str) -> PictureInfo | None:
@@ -119,12 +127,12 @@ _REQUEST_FIELDS: dict[str, type] = {
 # What later versions added, with what it was before.
 _LATER_FIELDS: dict[str, Any] = {
     "quality": STANDARD, "guidance_end": 1.0, "image": "", "strength": 1.0, "mask": "", "control": "", "control_type": "",
-    "control_scale": 1.0,
+    "control_scale": 1.0, "variation": 0.0, "tiling": False,
 }  # fmt: skip
 
 
 def picture_facts(request: GenerationRequest) -> list[tuple[str, str]]:
-    """Give what a request says of the pictures it is drawn from, as (label, value)."""
+    """Give what a request says of the pictures it is drawn from, and of edges and variations, as (label, value)."""
     found: list[tuple[str, str]] = []
     if request.image:
         found.append(
@@ -132,6 +140,10 @@ def picture_facts(request: GenerationRequest) -> list[tuple[str, str]]:
         )
     if request.control:
         found.append(("Control", f"{request.control_type[:40]}, scale {_number(request.control_scale)}"))
+    if request.base_seed is not None:
+        found.append(("Variation", f"{_number(request.variation)} away from seed {request.base_seed}"))
+    if request.tiling:
+        found.append(("Tiling", "yes"))
     return found
 
 
@@ -145,7 +157,7 @@ def easel_json(
         "job": job_id,
         "n": n,
         "seed": seed,
-        "request": {name: getattr(request, name) for name in (*_REQUEST_FIELDS, *_LATER_FIELDS)},
+        "request": {name: getattr(request, name) for name in (*_REQUEST_FIELDS, *_LATER_FIELDS, "base_seed")},
         "device": device,
         "dtype": dtype,
     }
@@ -175,6 +187,7 @@ def parse_easel(text: str) -> EaselRecord | None:
         if type(value) is not type(before):
             return None
         values[name] = value
+    values["base_seed"] = whole(entry["base_seed"]) if isinstance(entry.get("base_seed"), int) else None
     n, seed = whole(data.get("n")), whole(data.get("seed"))
     if n is None or seed is None:
         return None

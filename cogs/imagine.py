@@ -48,6 +48,7 @@ class Imagine(commands.Cog):
         control="A picture whose lines or shapes to follow",
         control_type="How to read the control picture; raw: it is such a map already",
         control_scale="How strictly to follow the control picture",
+        tiling="Let opposite edges fit together, for patterns",
         quality="draft is quick and rough, where the model has drafts",
         private="Show the pictures only to you",
         spoiler="Hide the pictures behind a spoiler",
@@ -77,6 +78,7 @@ class Imagine(commands.Cog):
         control: discord.Attachment | None = None,
         control_type: str | None = None,
         control_scale: Range[float, 0.0, MAX_CONTROL_SCALE] | None = None,
+        tiling: bool = False,
         quality: str | None = None,
         private: bool = False,
         spoiler: bool = False,
@@ -86,7 +88,7 @@ class Imagine(commands.Cog):
             raise NotPermitted("You may not use commands in this channel, so you cannot draw here.")
         options = GenerationOptions(
             prompt, negative_prompt, model, aspect, width, height, count, steps, guidance, seed, sampler,
-            private, spoiler, quality, strength=strength, control_type=control_type, control_scale=control_scale,
+            private, spoiler, quality, strength=strength, control_type=control_type, control_scale=control_scale, tiling=tiling,
         )  # fmt: skip
         attached = {"image": image, "mask": mask, "control": control}
         await draw_with(interaction, house_of(interaction), options, attached)

@@ -190,7 +190,8 @@ class DiffusersEngine:
         lanes = [lane for lane in self._lanes.lanes if lane.key[0] in self.residents]
         done = [lane for lane in lanes if lane.done]
         if done:
-            self._decode([lane for lane in done if lane.key[:2] == done[0].key[:2]])
+            first = done[0]
+            self._decode([lane for lane in done if (lane.key[:2], lane.tiling) == (first.key[:2], first.tiling)])
             return
         due = self._due()
         if due is not None:
@@ -304,10 +305,12 @@ class DiffusersEngine:
         return False
 
     def _leave_to_pipeline(self, drawing: Drawing) -> None:
-        """Let its pipeline draw a request that lanes do not express. Raises RequestError where it begins from pictures."""
-        if drawing.request.inputs:
+        """Let its pipeline draw a request that lanes do not express. Raises RequestError where that is no plain one."""
+        request = drawing.request
+        if request.inputs or request.base_seed is not None or request.tiling:
             raise RequestError(
-                f"{drawing.spec.name} draws from pictures with other samplers and guidances only; leave those two out."
+                f"{drawing.spec.name} draws this from words alone, without variations and tiling, or with its own sampler and "
+                "guidance; leave out what you can."
             )
         self._general.wait(drawing)
 

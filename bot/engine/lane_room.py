@@ -55,7 +55,8 @@ class LaneRoom:
             new_lane(
                 loaded.family, table, conditioning, owner=drawing, member=drawing.member, n=n, seed=request.seed + n,
                 size=(request.width, request.height), model=loaded.spec.id, arrived=drawing.arrived,
-                guidance_until=request.guidance_end, canvas=drawing.canvas, hint=hint,
+                guidance_until=request.guidance_end, canvas=drawing.canvas, hint=hint, base_seed=request.base_seed,
+                variation=request.variation, tiling=request.tiling,
             )
             for n in drawing.todo
         ]  # fmt: skip
@@ -98,7 +99,8 @@ class LaneRoom:
         loaded.decoder.prepare(request.width, request.height)
         latents = torch.cat([lane.state[0][None] for lane in lanes])
         try:
-            drawn = loaded.family.decode(latents, request.width, request.height)
+            with loaded.family.tiled(request.tiling):
+                drawn = loaded.family.decode(latents, request.width, request.height)
             canvases = [lane.owner.canvas for lane in lanes]
             if any(canvas is not None for canvas in canvases):
                 pairs = zip(canvases, drawn, strict=True)

@@ -106,6 +106,7 @@ def more_lines(job: Job) -> str:
             if request.control
             else {}
         ),
+        **({"tiling": "yes"} if request.tiling else {}),
         "private": "yes" if request.private else "no",
         "spoiler": "yes" if request.spoiler else "no",
     }
@@ -119,7 +120,7 @@ def read_form(data: Mapping[str, Any], job: Job) -> GenerationOptions:
     model = answers.get("model") or job.request.model
     pictures = picture_options(job.request)
     values: dict[str, Any] = {
-        **{name: pictures[name] for name in ("image", "mask", "control")},
+        **{name: pictures[name] for name in ("image", "mask", "control", "base_seed", "variation")},
         "prompt": answers.get("prompt", ""),
         "negative_prompt": answers.get("negative_prompt") or None,
         "model": model,
@@ -129,6 +130,8 @@ def read_form(data: Mapping[str, Any], job: Job) -> GenerationOptions:
     elif model == job.request.model:
         values["width"], values["height"] = job.request.width, job.request.height
     values.update(read_more(answers.get("more", "")))
+    if values.get("seed") != job.request.seed:
+        values["base_seed"] = values["variation"] = None  # another seed was asked for, not another way from the same one
     # Drafts have steps, guidance and sampler of their own, as another model has.
     if model != job.request.model or values.get("quality", STANDARD) != job.request.quality:
         _drop_what_was_the_other_models(values, job)
@@ -136,7 +139,7 @@ def read_form(data: Mapping[str, Any], job: Job) -> GenerationOptions:
 
 
 def picture_options(request: GenerationRequest) -> dict[str, Any]:
-    """Give the options of a complete request that are about its pictures, which are cut to its size where it needs that."""
+    """Give the options of a complete request that are about its pictures (which are of its size then), edges and variations."""
 
     def ref(digest: str) -> InputRef | None:
         return InputRef(digest, request.width, request.height) if digest else None
@@ -148,6 +151,9 @@ def picture_options(request: GenerationRequest) -> dict[str, Any]:
         "control": ref(request.control),
         "control_type": request.control_type or None,
         "control_scale": request.control_scale if request.control else None,
+        "base_seed": request.base_seed,
+        "variation": None if request.base_seed is None else request.variation,
+        "tiling": request.tiling,
     }
 
 
@@ -175,6 +181,7 @@ def _answers(components: list[Any]) -> Iterator[tuple[str, str]]:
 _MORE: dict[str, type] = {
     "count": int, "steps": int, "guidance": float, "seed": int, "sampler": str, "quality": str, "private": bool, "spoiler": bool,
     "width": int, "height": int, "strength": float, "control_type": str, "control_scale": float,
+    "tiling": bool,
 }  # fmt: skip
 _YES = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +83,11 @@ class Family(ABC):
     def inpaints(self) -> bool:
         """Whether its weights were made for inpainting: each row is told the mask and what lies outside of it."""
         return False
+
+    @contextmanager
+    def tiled(self, tiling: bool) -> Generator[None]:
+        """Let the denoiser and the VAE take what lies beyond an edge from the opposite one, where `tiling` says so."""
+        yield
 
     def expresses(self, request: GenerationRequest) -> bool:
         """Whether lanes draw this request as the pipeline does; what they do not, the pipeline draws itself."""
