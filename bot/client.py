@@ -22,6 +22,7 @@ from bot.ui.forms import ref_of
 from bot.ui.house import House
 from bot.ui.media import shows_button
 from bot.ui.submit import FORM_ID, INPUT_FORM_ID, form_submitted, input_form_submitted
+from bot.ui.variations import VaryButton, VaryStrongButton
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class EaselClient(commands.Bot):
         """Start what stands below, load the cogs, register commands where Discord's differ. Raises EaselError."""
         if self.before_commands is not None:
             await self.before_commands()
-        self.add_dynamic_items(*BUTTONS)
+        self.add_dynamic_items(*BUTTONS, VaryButton, VaryStrongButton)
         for extension in EXTENSIONS:
             await self.load_extension(extension)
         for delay_s in (*REGISTER_AGAIN_S, None):

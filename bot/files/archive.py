@@ -170,6 +170,15 @@ class Archive:
             raise _as_storage_error(error) from error
         return InputPicture(opened.picture, verdict, InputRef(digest, opened.picture.width, opened.picture.height))
 
+    async def adopt(self, file: PictureFile) -> InputRef:
+        """Keep one of our own finished pictures as one to draw from. Raises JobNotFound where it is gone, StorageError."""
+        try:
+            return await self._run(self._inputs.adopt, Path(file.path))
+        except FileNotFoundError:
+            raise JobNotFound("The file of this picture is gone; it was deleted, or kept too long.") from None
+        except OSError as error:
+            raise _as_storage_error(error) from error
+
     async def input_pictures(self, request: GenerationRequest) -> InputPictures:
         """Give the pictures a request is drawn from, in its size. Raises RequestError where one is gone, StorageError."""
         return await self._run(self._inputs.for_request, request) if request.inputs else InputPictures()

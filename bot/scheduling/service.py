@@ -14,7 +14,15 @@ from bot import limits
 from bot.catalogue import Catalogue
 from bot.engine.base import Weights
 from bot.engine.metrics import Metrics
-from bot.errors import DatabaseDamaged, EaselError, JobNotFound, NotPermitted, RequestError, StorageError
+from bot.errors import (
+    DatabaseDamaged,
+    EaselError,
+    JobNotFound,
+    ModerationRefused,
+    NotPermitted,
+    RequestError,
+    StorageError,
+)
 from bot.files.archive import Archive
 from bot.generation import (
     Actor,
@@ -328,6 +336,18 @@ class GenerationService:
         """
         allowed = self._adult.allows(age_restricted=age_restricted)
         return (await self._archive.take_input(data, adult_allowed=allowed, mask=mask)).ref
+
+    async def take_result(self, job: Job, n: int, *, age_restricted: bool) -> InputRef:
+        """Keep picture `n` (from 0) of a finished request as one to draw from.
+
+        Raises JobNotFound where there is none, ModerationRefused where it may not be shown either.
+        """
+        file = next((file for file in job.files if file.n == n), None)
+        if file is None:
+            raise JobNotFound("There is no such picture any more.")
+        if file.flagged and not self._adult.allows(age_restricted=age_restricted):
+            raise ModerationRefused("That picture was withheld here, so nothing is drawn from it here.")
+        return await self._archive.adopt(file)
 
     async def read_info(self, data: bytes) -> PictureInfo | None:
         """Read how any picture was made; None where it does not say. Raises AttachmentRefused."""

@@ -17,6 +17,7 @@ from bot.prompts.text import inert, plain
 from bot.scheduling.events import Drawing
 from bot.ui import words
 from bot.ui.buttons import AgainButton, CancelButton, DeleteButton, DescribeButton, EditButton, InfoButton
+from bot.ui.variations import VaryButton, VaryStrongButton, is_variation
 from bot.ui.view import sealed
 
 GREY = 0x80848E
@@ -27,6 +28,7 @@ RED = 0xF23F43
 TITLE_CHARS = 600
 ALT_TEXT_CHARS = 250
 PREVIEW_NAME = "preview.jpg"
+BUTTONS_A_ROW = 5
 
 
 def title(job: Job) -> str:
@@ -100,7 +102,8 @@ def result(
         kept = "1 picture was" if hidden == 1 else f"{hidden} pictures were"
         lines.append(f"-# {kept} withheld: they look adult, and such pictures are not shown in this channel.")
     lines += [f"-# {note}" for note in notes]
-    return _card(GREEN, ui.TextDisplay(title(job)), gallery, ui.TextDisplay("\n".join(lines)), result_row(job))
+    rows = [*picture_rows(job, shown), result_row(job)]
+    return _card(GREEN, ui.TextDisplay(title(job)), gallery, ui.TextDisplay("\n".join(lines)), *rows)
 
 
 def more(job: Job, shown: Sequence[PictureFile], *, notes: Sequence[str]) -> ui.LayoutView:
@@ -116,6 +119,15 @@ def gallery_item(job: Job, file: PictureFile) -> discord.MediaGalleryItem:
     if job.request.count > 1:
         alt = f"{alt} (picture {file.n + 1} of {job.request.count})"
     return discord.MediaGalleryItem(f"attachment://{file.file_name}", description=alt, spoiler=job.request.spoiler)
+
+
+def picture_rows(job: Job, shown: Sequence[PictureFile]) -> list[ui.ActionRow[Any]]:
+    """Give the buttons of each picture that is shown, and of a variation the stronger one."""
+    alone = job.request.count == 1
+    vary: list[ui.Item[Any]] = [VaryButton(job.id, file.n, alone=alone) for file in shown[:BUTTONS_A_ROW]]
+    if is_variation(job) and len(vary) < BUTTONS_A_ROW:
+        vary.append(VaryStrongButton(job.id))
+    return [_row(*vary)] if vary else []
 
 
 def result_row(job: Job) -> ui.ActionRow[Any]:

@@ -131,7 +131,9 @@ def read_form(data: Mapping[str, Any], job: Job) -> GenerationOptions:
         values["width"], values["height"] = job.request.width, job.request.height
     values.update(read_more(answers.get("more", "")))
     if values.get("seed") != job.request.seed:
-        values["base_seed"] = values["variation"] = None  # another seed was asked for, not another way from the same one
+        values["base_seed"] = values["variation"] = (
+            None  # another seed was asked for, not another way from the same one
+        )
     # Drafts have steps, guidance and sampler of their own, as another model has.
     if model != job.request.model or values.get("quality", STANDARD) != job.request.quality:
         _drop_what_was_the_other_models(values, job)

@@ -74,7 +74,9 @@ def test_tiled_picture_fits_together_at_its_edges(engine: DiffusersEngine) -> No
 
 
 def test_tiled_and_plain_requests_side_by_side_are_as_alone(engine: DiffusersEngine) -> None:
-    asked = [request(SUNSET, seed=seed, tiling=tiling, num_inference_steps=6) for seed, tiling in ((1, True), (2, False))]
+    asked = [
+        request(SUNSET, seed=seed, tiling=tiling, num_inference_steps=6) for seed, tiling in ((1, True), (2, False))
+    ]
     orders = [Order(one, Notes(), one.seed) for one in asked]
     for order in orders:
         engine.admit(order)

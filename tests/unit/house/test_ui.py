@@ -52,7 +52,7 @@ async def test_drawing_card_has_bar_steps_and_preview() -> None:
     assert labels(payload) == ["Cancel"]
 
 
-async def test_result_card_has_each_picture_with_alternative_text_and_the_four_buttons() -> None:
+async def test_result_card_has_each_picture_with_alternative_text_and_the_buttons() -> None:
     job = replace(JOB, files=(picture(0), picture(1)), draw_s=2.1)
     payload = cards.result(job, "Pocket", job.files).to_components()
     gallery = next(part for part in payload[0]["components"] if part["type"] == 12)
@@ -61,7 +61,7 @@ async def test_result_card_has_each_picture_with_alternative_text_and_the_four_b
         "attachment://easel-abc123-2.png",
     ]
     assert all("a sunset over a beach" in item["description"] for item in gallery["items"])
-    assert labels(payload) == ["Again", "Edit", "Info", "Delete"]
+    assert labels(payload) == ["Vary 1", "Vary 2", "Again", "Edit", "Info", "Delete"]
     assert "-# for <@3> · Pocket · 64×64 · 20 steps · guidance 4 · DDIM · seed 42 · 2.1 s" in texts(payload)[1]
 
 

@@ -1,0 +1,113 @@
+"""*Vary*: more pictures like one of a result, near it or further away."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any, ClassVar, Self
+
+import discord
+from discord import ui
+
+from bot.catalogue import VARIED, Catalogue
+from bot.generation import InputRef, Job
+from bot.ui.answers import guarded
+from bot.ui.buttons import JOB, JobButton, draw, drawable_job, options_of
+from bot.ui.house import House, age_restricted, house_of
+
+SUBTLE, STRONG = 0.2, 0.6
+"""How far towards another seed's noise."""
+SUBTLE_STRENGTH, STRONG_STRENGTH = 0.35, 0.7
+"""How far to leave the picture, where its noise is no longer known as one seed's."""
+
+
+class PictureButton(ui.DynamicItem[ui.Button[Any]], template=rf"easel:v1:picture:{JOB}:(?P<n>[1-9]\d?)"):
+    """Base of the buttons on one picture of a result; its number counts from 1 in labels and ids, `n` from 0."""
+
+    action: ClassVar[str]
+    label: ClassVar[str]
+
+    def __init__(self, job_id: str, n: int, *, alone: bool = False) -> None:
+        """`alone`: the result has this picture only, so the label needs no number."""
+        self.job_id = job_id
+        self.n = n
+        button: ui.Button[Any] = ui.Button(
+            label=self.label if alone else f"{self.label} {n + 1}", custom_id=f"easel:v1:{self.action}:{job_id}:{n + 1}"
+        )
+        super().__init__(button)
+
+    @classmethod
+    async def from_custom_id(
+        cls, interaction: discord.Interaction[Any], item: ui.Item[Any], match: re.Match[str], /
+    ) -> Self:
+        """Rebuild the button from its id alone."""
+        return cls(match["job"], int(match["n"]) - 1)
+
+    async def callback(self, interaction: discord.Interaction[Any]) -> None:
+        """Run the press; every error becomes an answer."""
+        await guarded(interaction, self.press(interaction, house_of(interaction)))
+
+    async def press(self, interaction: discord.Interaction[Any], house: House) -> None:
+        """Do what the button says."""
+        raise AssertionError(f"{type(self).__name__} does nothing")
+
+
+class VaryButton(PictureButton, template=rf"easel:v1:vary:{JOB}:(?P<n>[1-9]\d?)"):
+    """*Vary n*: as many pictures again, all near this one."""
+
+    action = "vary"
+    label = "Vary"
+
+    async def press(self, interaction: discord.Interaction[Any], house: House) -> None:
+        """Queue the variations; the answer is a new message."""
+        job = await drawable_job(interaction, house, self.job_id)
+        await _vary(interaction, house, job, self.n, SUBTLE, SUBTLE_STRENGTH)
+
+
+class VaryStrongButton(JobButton, template=rf"easel:v1:varymore:{JOB}"):
+    """*Vary strong*, on variations: further away from the picture they were made of."""
+
+    action = "varymore"
+    label = "Vary strong"
+
+    async def press(self, interaction: discord.Interaction[Any], house: House) -> None:
+        """Queue the variations; the answer is a new message."""
+        job = await drawable_job(interaction, house, self.job_id)
+        options = replace(options_of(job.request), seed=None)
+        if job.request.base_seed is not None:
+            options = replace(options, variation=STRONG)
+        else:
+            options = replace(options, strength=STRONG_STRENGTH)
+        await draw(interaction, house, house.service.prepare(options))
+
+
+def is_variation(job: Job) -> bool:
+    """Whether a request came from *Vary*, so that a stronger one makes sense."""
+    request = job.request
+    return request.base_seed is not None or (bool(request.image) and request.strength == SUBTLE_STRENGTH)
+
+
+async def _vary(
+    interaction: discord.Interaction[Any], house: House, job: Job, n: int, amount: float, strength: float
+) -> None:
+    """Vary picture `n` by its noise where that is one seed's, else by drawing from the picture itself."""
+    options = replace(options_of(job.request), seed=None)
+    if varies_by_seed(job, house.service.catalogue):
+        options = replace(options, base_seed=job.request.seed + n, variation=amount)
+        await draw(interaction, house, house.service.prepare(options))
+        return
+    options = replace(options, base_seed=None, variation=None, strength=strength, mask=None)
+    guess = InputRef("0" * 64, job.request.width, job.request.height)
+    known = house.service.prepare(replace(options, image=guess))
+
+    async def complete() -> Any:
+        ref = await house.service.take_result(job, n, age_restricted=age_restricted(interaction.channel))
+        return replace(known, image=ref.digest)
+
+    await draw(interaction, house, known, complete)
+
+
+def varies_by_seed(job: Job, catalogue: Catalogue) -> bool:
+    """Whether picture n of a request began with the noise of one seed, and its model can vary that."""
+    spec = catalogue.get(job.request.model)
+    return job.request.base_seed is None and spec is not None and spec.family in VARIED
