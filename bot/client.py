@@ -15,7 +15,7 @@ from discord.ext import commands
 from discord.http import Route
 
 from bot.errors import ConfigError, EaselError
-from bot.gateway import IdentifyGap, IdentifyLater, StartLimit, read_start_limit
+from bot.gateway import IdentifyGap, IdentifyLater, StartLimit, StrictKeepAlive, read_start_limit
 from bot.ui.answers import answer_error, guarded, whisper
 from bot.ui.buttons import BUTTONS
 from bot.ui.forms import ref_of
@@ -129,6 +129,7 @@ class EaselClient(commands.Bot):
 
     async def connect(self, *, reconnect: bool = True) -> None:
         """Hold the gateway as discord.py does, but never spend the last IDENTIFYs of the day in a storm of restarts."""
+        StrictKeepAlive.install()
         open_socket = self.http.ws_connect
 
         async def remembered(*args: Any, **kwargs: Any) -> Any:
