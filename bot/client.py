@@ -21,11 +21,20 @@ from bot.ui.buttons import BUTTONS
 from bot.ui.forms import ref_of
 from bot.ui.house import House
 from bot.ui.media import shows_button
-from bot.ui.submit import FORM_ID, INPUT_FORM_ID, form_submitted, input_form_submitted
+from bot.ui.submit import (
+    FORM_ID,
+    INPUT_FORM_ID,
+    LIST_FORM_ID,
+    form_submitted,
+    input_form_submitted,
+    list_form_submitted,
+)
 
 log = logging.getLogger(__name__)
 
-EXTENSIONS = ("cogs.imagine", "cogs.queue", "cogs.models", "cogs.history", "cogs.info", "cogs.privacy", "cogs.help")
+EXTENSIONS = (
+    "cogs.imagine", "cogs.batch", "cogs.queue", "cogs.models", "cogs.history", "cogs.info", "cogs.privacy", "cogs.help",
+)  # fmt: skip
 
 OUTDATED = "This button was made by another version of the bot, and nothing answers to it now. Ask for it anew."
 
@@ -184,6 +193,8 @@ class EaselClient(commands.Bot):
                 await guarded(interaction, form_submitted(interaction, match["job"]))
             elif (match := INPUT_FORM_ID.fullmatch(custom_id)) is not None:
                 await guarded(interaction, input_form_submitted(interaction, ref_of(match)))
+            elif custom_id == LIST_FORM_ID:
+                await guarded(interaction, list_form_submitted(interaction))
         elif interaction.type is discord.InteractionType.component:
             if not self._answers(custom_id):
                 await guarded(interaction, whisper(interaction, OUTDATED))

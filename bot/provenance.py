@@ -261,7 +261,12 @@ class Marks:
 def marks(
     request: GenerationRequest, n: int, *, job_id: str, model_name: str, device: str, dtype: str, version: str
 ) -> Marks:
-    """Write down what made picture `n` (from 0) of a request, for its file. `job_id` is empty outside the bot."""
+    """Write down what made picture `n` (from 0) of a request, for its file. `job_id` is empty outside the bot.
+
+    A picture of a list says what made it alone, and nothing of the others.
+    """
+    if request.listed:
+        request, n = request.alone(n), 0
     seed = request.seed + n
     chunks = {
         PARAMETERS_KEY: parameters_text(request, seed, model_name, version),

@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,8 @@ from typing import TypeVar
 
 from bot import provenance
 from bot.errors import DiskFull, EaselError, JobNotFound, ModerationRefused, StorageError
+from bot.files.bundle import bundle
+from bot.files.contact import SHEET_PX, contact_sheet, thumbnail
 from bot.files.decode import decode, read_picture_info
 from bot.files.inputs import InputShelf
 from bot.files.marker import Marker, write_atomically
@@ -104,6 +106,29 @@ class Archive:
         if not adult_allowed and (await self._run(self._judge.judge, picture)).adult:
             return None
         return await self._run(self._marker.preview, picture)
+
+    async def thumbnail(self, picture: RawPicture, *, adult_allowed: bool) -> RawPicture | None:
+        """Make a finished picture small; None where it counts as adult and may not be shown there."""
+        if not adult_allowed and (await self._run(self._judge.judge, picture)).adult:
+            return None
+        return await self._run(thumbnail, picture)
+
+    async def contact(self, thumbnails: Mapping[int, RawPicture | None], request: GenerationRequest) -> bytes | None:
+        """Lay out what is finished of a request as one marked JPEG; None where there is nothing to see."""
+        if not any(thumbnails.values()):
+            return None
+        columns = len(request.axes[0].values) if request.axes else None
+        sheet = await self._run(contact_sheet, dict(thumbnails), request.count, columns)
+        return await self._run(self._marker.preview, sheet, SHEET_PX)
+
+    async def bundle(self, files: Sequence[PictureFile]) -> bytes:
+        """Pack finished pictures into one ZIP archive. Raises JobNotFound where one is gone, StorageError."""
+        try:
+            return await self._run(bundle, tuple(files))
+        except FileNotFoundError:
+            raise JobNotFound("The files of this request are gone; it was deleted, or kept too long.") from None
+        except OSError as error:
+            raise StorageError(f"The pictures cannot be read: {error.strerror}.") from error
 
     async def read_smaller(self, file: PictureFile, limit_bytes: int) -> tuple[str, bytes]:
         """Read a finished picture as a JPEG of at most `limit_bytes`, marks included: a file name and the bytes.

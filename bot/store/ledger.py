@@ -68,7 +68,7 @@ def reserve(
 
 def settle(connection: Connection, job_id: str, request: GenerationRequest, pictures: Sequence[PictureFile]) -> None:
     """Charge what was really drawn; never more than was reserved."""
-    amount = limits.drawn_price(request, [(file.width, file.height) for file in pictures])
+    amount = limits.drawn_price(request, [(file.n, file.width, file.height) for file in pictures])
     charged = case((ledger.c.reserved < amount, ledger.c.reserved), else_=amount)
     _change(connection, job_id, state=Entry.SETTLED.value, amount=charged)
 

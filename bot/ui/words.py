@@ -75,6 +75,19 @@ def count_of(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
+def subject(request: GenerationRequest) -> str:
+    """Say in a line what a request shows: its prompt, or the first of many."""
+    return f"{request.count} prompts: {request.prompt}" if request.listed and request.count > 1 else request.prompt
+
+
+def seeds(request: GenerationRequest) -> str:
+    """Write the seeds of a request's pictures: "7", or "7 to 9"."""
+    own = sorted({request.alone(n).seed for n in range(request.count)})
+    if len(own) > 1 and own == list(range(own[0], own[0] + len(own))):
+        return f"{own[0]} to {own[-1]}"
+    return ", ".join(map(str, own))
+
+
 def request_facts(request: GenerationRequest, model_name: str) -> list[str]:
     """Name what a request asks for, for the small line below the pictures."""
     return [
@@ -83,5 +96,5 @@ def request_facts(request: GenerationRequest, model_name: str) -> list[str]:
         f"{request.num_inference_steps} steps",
         f"guidance {number(request.guidance_scale)}",
         request.sampler,
-        f"seed {request.seed}",
+        f"seed {request.seed}" if request.count == 1 or not request.listed else f"seeds {seeds(request)}",
     ]

@@ -217,7 +217,7 @@ async def test_ledger_after_kill_9_in_the_middle_of_everything_is_balanced(path:
     found = await again.recover(NOW, 3, GIVEN_UP)
     assert await again.ledger_faults() == ()
     reserved = sum(limits.price(job.request) for job in found.waiting)
-    settled = sum(limits.drawn_price(job.request, [(64, 64)]) for job in found.rendered)
+    settled = sum(limits.drawn_price(job.request, [(0, 64, 64)]) for job in found.rendered)
     assert await again.spent(7, NOW) == reserved + settled
     await again.close()
 
