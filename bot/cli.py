@@ -17,6 +17,7 @@ from bot.errors import EaselError, RequestError
 from bot.exits import EXIT_FAILED, exit_code
 from bot.generation import QUALITIES, FetchProgress, GenerationOptions, GenerationRequest, InputRef, Progress
 from bot.logs import know_secrets, redact
+from bot.prompts.grids import read_axis
 
 if TYPE_CHECKING:
     from bot.library import Studio
@@ -136,6 +137,8 @@ def _add_generate(commands: Any) -> None:
         metavar="NAME",
         help=f"{' or '.join(QUALITIES)}: draft is quick and rough, where the model has drafts",
     )
+    option("grid_x", metavar="AXIS", help='draw one sheet that compares, along its top: "steps: 10, 20, 30"')
+    option("grid_y", metavar="AXIS", help='and down its side: "guidance: 3, 5"')
     option("private", action="store_true", help="write files that only you can read (mode 600)")
     option("spoiler", action="store_true", help="begin file names with SPOILER_, which Discord shows blurred")
 
@@ -171,6 +174,8 @@ def _generate(settings: Settings, options: argparse.Namespace) -> int:
     _quiet(settings)
     if (options.prompt is None) == (options.prompts is None):
         raise RequestError('Give either a prompt, as "a sunset over a beach", or --prompts FILE.')
+    if options.prompts is not None and (options.grid_x or options.grid_y):
+        raise RequestError("A sheet compares one prompt; leave --prompts out.")
     prompts = [options.prompt] if options.prompts is None else read_prompts(Path(options.prompts))
     base_seed: int = random_seed() if options.seed is None else options.seed
     studio = Studio(settings)
@@ -184,7 +189,7 @@ def _generate(settings: Settings, options: argparse.Namespace) -> int:
             if options.prompts is None:
                 raise
             raise RequestError(f"Prompt {index + 1} of {options.prompts}: {error}") from None
-    paths = output_paths(options, [request.count for request in requests], base_seed)
+    paths = output_paths(options, [1 if request.axes else request.count for request in requests], base_seed)
     _draw(studio, requests, paths, private=options.private)
     return 0
 
@@ -196,6 +201,7 @@ def _options(options: argparse.Namespace, prompt: str, seed: int, inputs: Mappin
         guidance=options.guidance, seed=seed, sampler=options.sampler, private=options.private, spoiler=options.spoiler,
         quality=options.quality, strength=options.strength, control_type=options.control_type,
         control_scale=options.control_scale, image=inputs.get("image"), mask=inputs.get("mask"), control=inputs.get("control"),
+        axes=tuple(read_axis(f"--grid-{side}", text) for side in "xy" if (text := getattr(options, f"grid_{side}"))),
     )  # fmt: skip
 
 
@@ -275,6 +281,8 @@ def _draw(
 ) -> None:
     from tqdm import tqdm
 
+    from bot.files.sheet import draw_sheet
+
     marker = studio.marker  # a broken certificate stops it before anything is drawn
     with tqdm(total=sum(r.steps_taken for r in requests), desc="starting", unit="step", file=sys.stderr) as bar:
         listener = _Bar(bar)
@@ -286,7 +294,8 @@ def _draw(
         for request, files in zip(requests, paths, strict=True):
             listener.begin(request)
             result = studio.draw(request, listener, fetching)
-            for picture, path in zip(result.pictures, files, strict=True):
+            pictures = [draw_sheet(request, result.pictures)] if request.axes else result.pictures
+            for picture, path in zip(pictures, files, strict=True):
                 marks = studio.marks(request, picture, result)
                 _write(path, marker.png(picture, marks, title=path.name), private=private)
                 with bar.external_write_mode(file=sys.stdout):

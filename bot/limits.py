@@ -11,6 +11,7 @@ from dataclasses import replace
 from bot.catalogue import ASPECTS, Catalogue, ModelSpec
 from bot.errors import LimitReached, RequestError
 from bot.generation import DRAFT, QUALITIES, STANDARD, GenerationOptions, GenerationRequest, Variant
+from bot.prompts.grids import resolve_grid
 from bot.prompts.lists import MAX_LIST_PIXELS, numbered
 from bot.prompts.pictures import resolve_pictures, size_like
 from bot.prompts.text import is_blank, quoted
@@ -49,6 +50,8 @@ def resolve(
     """
     if options.lines:
         return _resolve_list(options, catalogue, new_seed)
+    if options.axes:
+        return resolve_grid(options, lambda plain: _resolve_one(plain, catalogue, new_seed, max_count))
     return _resolve_one(options, catalogue, new_seed, max_count)
 
 

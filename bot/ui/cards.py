@@ -13,6 +13,7 @@ import discord
 from discord import ui
 
 from bot.generation import FetchProgress, InputRef, Job, PictureFile, Place
+from bot.prompts.grids import grid_words
 from bot.prompts.text import inert, plain
 from bot.scheduling.events import Drawing
 from bot.ui import words
@@ -140,7 +141,9 @@ def gallery_item(job: Job, file: PictureFile) -> discord.MediaGalleryItem:
     """Name a picture by its attachment, with the prompt as its alternative text."""
     prompt = job.request.alone(file.n).prompt if job.request.variants else job.request.prompt
     alt = plain(prompt, ALT_TEXT_CHARS - 24)
-    if job.request.count > 1:
+    if job.request.axes:
+        alt = f"{plain(job.request.prompt, 150)} (compares {plain(grid_words(job.request.axes), 80)})"
+    elif job.request.count > 1:
         alt = f"{alt} (picture {file.n + 1} of {job.request.count})"
     return discord.MediaGalleryItem(f"attachment://{file.file_name}", description=alt, spoiler=job.request.spoiler)
 

@@ -38,6 +38,8 @@ def job_info(job: Job, catalogue: Catalogue) -> ui.LayoutView:
         ("Seed", words.seeds(request)),
         ("Asked for", f"by <@{job.origin.user_id}>, {_when(job.created_at)}"),
     ]
+    varied = {axis.name for axis in request.axes}
+    facts = [(label, value) for label, value in facts if label.lower() not in varied]
     if job.draw_s is not None:
         facts.append(("Drawn in", words.took(job.draw_s)))
     if spec is not None:

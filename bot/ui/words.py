@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bot.generation import STANDARD, GenerationRequest
+from bot.prompts.grids import grid_words
 
 BAR_CELLS = 10
 
@@ -89,12 +90,15 @@ def seeds(request: GenerationRequest) -> str:
 
 
 def request_facts(request: GenerationRequest, model_name: str) -> list[str]:
-    """Name what a request asks for, for the small line below the pictures."""
-    return [
-        model_name if request.quality == STANDARD else f"{model_name}, {request.quality}",
-        f"{request.width}×{request.height}",
-        f"{request.num_inference_steps} steps",
-        f"guidance {number(request.guidance_scale)}",
-        request.sampler,
-        f"seed {request.seed}" if request.count == 1 or not request.listed else f"seeds {seeds(request)}",
-    ]
+    """Name what a request asks for, for the small line below the pictures; of a sheet what it compares last."""
+    facts = {
+        "model": model_name if request.quality == STANDARD else f"{model_name}, {request.quality}",
+        "size": f"{request.width}×{request.height}",
+        "steps": f"{request.num_inference_steps} steps",
+        "guidance": f"guidance {number(request.guidance_scale)}",
+        "sampler": request.sampler,
+        "seed": f"seeds {seeds(request)}" if request.listed and request.count > 1 else f"seed {request.seed}",
+    }
+    varied = {axis.name for axis in request.axes}
+    own = [text for name, text in facts.items() if name not in varied]
+    return [*own, grid_words(request.axes)] if varied else own

@@ -127,6 +127,34 @@ def test_generate_from_a_picture_says_so_in_the_file_and_its_record_draws_it_aga
         assert again.pixels == image.convert("RGB").tobytes()
 
 
+def test_generate_grid_writes_one_sheet_that_says_what_it_compares() -> None:
+    assert shell("a red circle", "--grid-x", "guidance: 1, 4", "--grid-y", "seed: 1, 2", "-o", "sheet.png") == 0
+    with Image.open("sheet.png") as image:
+        record = parse_easel(image.info["easel"])
+        assert min(image.size) > 256
+    assert record is not None
+    assert record.request.count == 4
+    assert ("Compares", "guidance 1, 4 × seed 1, 2") in info_of(Path("sheet.png")).extra
+    assert [path.name for path in Path().iterdir()] == ["sheet.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--prompts", "p.txt", "--grid-x", "seed: 1, 2"], "compares one prompt"),
+        (["x", "--grid-x", "seed"], "--grid-x is “seed”"),
+        (["x", "--grid-y", "seed: 1, 2", "--count", "2"], "leave the count out"),
+    ],
+    ids=["prompts", "no values", "count"],
+)
+def test_generate_grid_that_will_not_do_says_why(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("p.txt").write_text("a\nb\n")
+    assert shell(*arguments) == 1
+    assert words in capsys.readouterr().err
+
+
 def test_generate_every_option_of_imagine_has_both_spellings() -> None:
     names = [name for name in GenerationOptions.__dataclass_fields__ if name not in ("prompt", "lines", "axes")]
     values = {
