@@ -6,16 +6,16 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bot import __version__
 from bot.catalogue import ASPECTS, CONTROL_TYPES, Catalogue, ModelSpec
 from bot.config import Settings, open_to_others, read_environment
-from bot.errors import EaselError, RequestError
+from bot.errors import EaselError, InvalidOutput, RequestError
 from bot.exits import EXIT_FAILED, exit_code
-from bot.generation import QUALITIES, FetchProgress, GenerationOptions, GenerationRequest, InputRef, Progress
+from bot.generation import QUALITIES, FetchProgress, GenerationOptions, GenerationRequest, InputRef, Progress, together
 from bot.logs import know_secrets, redact
 from bot.prompts.grids import read_axis
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 DEFAULT_PORT = 8765
+DRAWN_TOGETHER = 16
+"""Pictures of --prompts that are drawn in shared passes; an interruption loses no more than these."""
 VERIFY = (
     "Say what a picture file tells of who made it. The exit code is 0 where this Easel signed it and it is unchanged, 2 where "
     "it carries marks that prove nothing, 3 where its credentials are broken, 4 where it carries none, 1 where it cannot be read."
@@ -284,22 +286,43 @@ def _draw(
     from bot.files.sheet import draw_sheet
 
     marker = studio.marker  # a broken certificate stops it before anything is drawn
-    with tqdm(total=sum(r.steps_taken for r in requests), desc="starting", unit="step", file=sys.stderr) as bar:
+    rounds = list(_rounds(requests, paths))
+    missing: list[Path] = []
+    with tqdm(total=sum(r.steps_taken for r, _ in rounds), desc="starting", unit="step", file=sys.stderr) as bar:
         listener = _Bar(bar)
 
         def fetching(progress: FetchProgress) -> None:
             total = "?" if progress.total_bytes is None else f"{progress.total_bytes / 1e9:.1f}"
             bar.set_description_str(f"fetching {progress.done_bytes / 1e9:.1f} of {total} GB")
 
-        for request, files in zip(requests, paths, strict=True):
+        for request, files in rounds:
             listener.begin(request)
             result = studio.draw(request, listener, fetching)
             pictures = [draw_sheet(request, result.pictures)] if request.axes else result.pictures
-            for picture, path in zip(pictures, files, strict=True):
+            for picture in pictures:
+                path = files[picture.n]
                 marks = studio.marks(request, picture, result)
                 _write(path, marker.png(picture, marks, title=path.name), private=private)
                 with bar.external_write_mode(file=sys.stdout):
                     print(path)
+            drawn = {picture.n for picture in pictures}
+            missing += [path for n, path in enumerate(files) if n not in drawn]
+    if missing:
+        names = ", ".join(path.name for path in missing)
+        raise InvalidOutput(f"These came out broken and are missing: {names}; try another seed for them.")
+
+
+def _rounds(
+    requests: Sequence[GenerationRequest], paths: Sequence[Sequence[Path]]
+) -> Iterator[tuple[GenerationRequest, list[Path]]]:
+    """Put prompts together as far as their pictures are drawn and kept in memory at once; each with all its files."""
+    start = 0
+    while start < len(requests):
+        end = start + 1
+        while end < len(requests) and sum(request.count for request in requests[start : end + 1]) <= DRAWN_TOGETHER:
+            end += 1
+        yield together(requests[start:end]), [path for files in paths[start:end] for path in files]
+        start = end
 
 
 def _write(path: Path, data: bytes, *, private: bool) -> None:

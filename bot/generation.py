@@ -6,6 +6,7 @@ Only frozen dataclasses and enumerations; nothing here knows time, disk, network
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from enum import StrEnum
@@ -139,6 +140,14 @@ class GenerationRequest:
     def inputs(self) -> tuple[str, ...]:
         """The digests of the pictures it is drawn from."""
         return tuple(dict.fromkeys(filter(None, (self.image, self.mask, self.control))))
+
+
+def together(requests: Sequence[GenerationRequest]) -> GenerationRequest:
+    """Make one list of plain requests that differ in prompt, seed and count alone; one that is alone stays as it is."""
+    if len(requests) == 1:
+        return requests[0]
+    own = [Variant(request.prompt, seed=request.seed + n) for request in requests for n in range(request.count)]
+    return replace(requests[0], count=len(own), variants=tuple(own))
 
 
 @dataclass(frozen=True, slots=True)

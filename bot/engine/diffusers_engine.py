@@ -449,8 +449,10 @@ class DiffusersEngine:
             try:
                 drawing.add(to_picture(drawing.spec, image, n, drawing.request.alone(n).seed))
             except InvalidOutput as error:
-                self._fail(drawing, error)
-                continue
+                if not drawing.lose(n):
+                    self._fail(drawing, error)
+                    continue
+                log.warning("picture %d of a list is left out: %s", n + 1, error)
             if drawing.complete:
                 assert self._device is not None
                 drawing.finish(self._device.torch_device, loaded.dtype)

@@ -44,6 +44,7 @@ class Drawing:
     _pictures: dict[int, RawPicture] = field(default_factory=dict[int, RawPicture])
     _shares: dict[int, float] = field(default_factory=dict[int, float])
     _said: int = 0
+    _lost: int = 0
     _finished: list[RawPicture] = field(default_factory=list[RawPicture])
 
     @property
@@ -68,8 +69,16 @@ class Drawing:
 
     @property
     def complete(self) -> bool:
-        """Whether all its pictures are drawn."""
-        return len(self._pictures) >= self.request.count
+        """Whether all its pictures are drawn, or lost."""
+        return len(self._pictures) + self._lost >= self.request.count
+
+    def lose(self, n: int) -> bool:
+        """Go on without a picture that came out broken; False where the request cannot: a list can, while it has any other."""
+        if not self.request.listed or self._lost + 1 >= self.request.count:
+            return False
+        self._lost += 1
+        self.reached(n, 1.0)
+        return True
 
     def reached(self, n: int, share: float) -> None:
         """Note that picture `n` has taken this share of its steps, from 0 to 1."""

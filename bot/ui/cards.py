@@ -123,6 +123,10 @@ def result(
     if hidden:
         kept = "1 picture was" if hidden == 1 else f"{hidden} pictures were"
         lines.append(f"-# {kept} withheld: they look adult, and such pictures are not shown in this channel.")
+    if job.request.listed and (lost := job.request.count - len(job.files)):
+        lines.append(
+            f"-# {words.pictures(lost)} of {job.request.count} came out broken; try other seeds for what is missing."
+        )
     lines += [f"-# {note}" for note in notes]
     items: list[ui.Item[Any]] = [ui.TextDisplay(title(job)), gallery]
     if archive is not None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bot.engine import diffusers_engine
 from bot.engine.diffusers_engine import DiffusersEngine
-from bot.generation import GenerationRequest, Variant
+from bot.errors import InvalidOutput
+from bot.generation import Axis, GenerationRequest, InputPictures, RawPicture, Variant
 from tests.unit.engine.fakes import Notes, request
 from tests.unit.engine.orders import same
 from tests.unit.engine.test_diffusers_engine import engine_of_two
@@ -74,3 +77,41 @@ def test_list_by_a_whole_pipeline_calls_it_once_for_what_is_equal(
     assert sorted(rows for _, rows in calls) == [2, 2, 4, 4]
     for picture in drawn:
         same(picture, engine.generate(asked.alone(picture.n), Notes()).pictures[0])
+
+
+def broken(monkeypatch: pytest.MonkeyPatch, *numbers: int) -> None:
+    """Let these pictures come out black."""
+    to_picture = diffusers_engine.to_picture
+
+    def drawn(spec: Any, image: Any, n: int, seed: int) -> Any:
+        return to_picture(spec, image * 0 if n in numbers else image, n, seed)
+
+    monkeypatch.setattr(diffusers_engine, "to_picture", drawn)
+
+
+def test_list_goes_on_without_a_picture_that_came_out_broken(
+    engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken(monkeypatch, 1)
+    drawn = engine.generate(listed(*PROMPTS), Notes()).pictures
+    assert [picture.n for picture in drawn] == [0, 2]
+
+
+def test_list_of_which_nothing_came_out_fails(engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken(monkeypatch, 0, 1, 2)
+    with pytest.raises(InvalidOutput, match="black picture"):
+        engine.generate(listed(*PROMPTS), Notes())
+
+
+def test_sheet_with_a_broken_picture_fails(engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken(monkeypatch, 1)
+    variants, axes = (Variant(seed=1), Variant(seed=2)), (Axis("seed", ("1", "2")),)
+    with pytest.raises(InvalidOutput):
+        engine.generate(request(count=2, variants=variants, axes=axes), Notes())
+
+
+def test_list_from_a_picture_begins_each_from_it(engine: DiffusersEngine) -> None:
+    inputs = InputPictures(RawPicture(0, 0, 64, 64, bytes((200, 40, 40)) * 64 * 64))
+    asked = listed(*PROMPTS[:2], image="0" * 64, strength=0.5)
+    for picture in engine.generate(asked, Notes(), inputs).pictures:
+        same(picture, engine.generate(asked.alone(picture.n), Notes(), inputs).pictures[0])
