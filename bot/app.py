@@ -178,7 +178,7 @@ def _service(
     from bot.limits import PIXEL_STEPS
     from bot.moderation import Moderator
     from bot.safety.classifier import OpenNsfw
-    from bot.scheduling.dispatcher import BATCHES_ADMITTED
+    from bot.scheduling.board import BATCHES_ADMITTED
     from bot.scheduling.service import GenerationService
     from bot.store.jobs import JobStore
 

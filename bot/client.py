@@ -10,23 +10,33 @@ from typing import Any
 
 import aiohttp
 import discord
+import discord.gateway
 from discord import app_commands
 from discord.ext import commands
 from discord.http import Route
 
 from bot.errors import ConfigError, EaselError
-from bot.gateway import IdentifyGap, IdentifyLater, StartLimit, StrictKeepAlive, read_start_limit
+from bot.gateway import IdentifyGap, IdentifyLater, StartLimit, read_start_limit
 from bot.ui.answers import answer_error, guarded, whisper
 from bot.ui.buttons import BUTTONS
 from bot.ui.forms import ref_of
 from bot.ui.house import House
 from bot.ui.media import shows_button
-from bot.ui.submit import FORM_ID, INPUT_FORM_ID, form_submitted, input_form_submitted
+from bot.ui.submit import (
+    FORM_ID,
+    INPUT_FORM_ID,
+    LIST_FORM_ID,
+    form_submitted,
+    input_form_submitted,
+    list_form_submitted,
+)
 from bot.ui.variations import VaryButton, VaryStrongButton
 
 log = logging.getLogger(__name__)
 
-EXTENSIONS = ("cogs.imagine", "cogs.queue", "cogs.models", "cogs.history", "cogs.info", "cogs.privacy", "cogs.help")
+EXTENSIONS = (
+    "cogs.imagine", "cogs.batch", "cogs.grid", "cogs.queue", "cogs.models", "cogs.history", "cogs.info", "cogs.privacy", "cogs.help",
+)  # fmt: skip
 
 OUTDATED = "This button was made by another version of the bot, and nothing answers to it now. Ask for it anew."
 
@@ -186,6 +196,8 @@ class EaselClient(commands.Bot):
                 await guarded(interaction, form_submitted(interaction, match["job"]))
             elif (match := INPUT_FORM_ID.fullmatch(custom_id)) is not None:
                 await guarded(interaction, input_form_submitted(interaction, ref_of(match)))
+            elif custom_id == LIST_FORM_ID:
+                await guarded(interaction, list_form_submitted(interaction))
         elif interaction.type is discord.InteractionType.component:
             if not self._answers(custom_id):
                 await guarded(interaction, whisper(interaction, OUTDATED))
@@ -243,3 +255,23 @@ def _plain(value: Any, key: str = "") -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)  # JSON does not keep 1.0 apart from 1
     return value
+
+
+class StrictKeepAlive(discord.gateway.KeepAliveHandler):
+    """discord.py's heartbeats, of which only an acknowledgement proves that Discord hears us.
+
+    discord.py takes any event for that; but a connection may still bring events while nothing reaches Discord any more.
+    """
+
+    def tick(self) -> None:
+        """Take an event for nothing more than an event."""
+
+    def ack(self) -> None:
+        """Take an acknowledgement for the sign of life that it is."""
+        super().ack()
+        self._last_recv = self._last_ack
+
+    @classmethod
+    def install(cls) -> None:
+        """Let connections that are made from now on use it."""
+        discord.gateway.KeepAliveHandler = cls  # type: ignore[misc]

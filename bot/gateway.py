@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import discord.gateway
-
 IDENTIFY_GAP_S = 5.0
 """One IDENTIFY every five seconds is what a bot without shards may (`max_concurrency` 1)."""
 LONGEST_GAP_S = 40.0
@@ -64,23 +62,3 @@ class IdentifyGap:
     def taken(self) -> None:
         """Begin anew: Discord has answered READY."""
         self._in_vain = 0
-
-
-class StrictKeepAlive(discord.gateway.KeepAliveHandler):
-    """discord.py's heartbeats, of which only an acknowledgement proves that Discord hears us.
-
-    discord.py takes any event for that; but a connection may still bring events while nothing reaches Discord any more.
-    """
-
-    def tick(self) -> None:
-        """Take an event for nothing more than an event."""
-
-    def ack(self) -> None:
-        """Take an acknowledgement for the sign of life that it is."""
-        super().ack()
-        self._last_recv = self._last_ack
-
-    @classmethod
-    def install(cls) -> None:
-        """Let connections that are made from now on use it."""
-        discord.gateway.KeepAliveHandler = cls  # type: ignore[misc]

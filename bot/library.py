@@ -73,7 +73,7 @@ class Studio:
     def prepare(self, options: GenerationOptions) -> GenerationRequest:
         """Complete and check what was asked for. Raises RequestError; draws nothing."""
         request = resolve(options, self.catalogue, new_seed=self._new_seed)
-        self._moderator.check(request.prompt, request.negative_prompt)
+        self._moderator.check_request(request, options.lines)
         return request
 
     def take_input(self, picture: Image.Image | str | os.PathLike[str], *, mask: bool = False) -> InputRef:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import difflib
 import math
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from bot.catalogue import ASPECTS, Catalogue, ModelSpec
 from bot.errors import LimitReached, RequestError
-from bot.generation import DRAFT, QUALITIES, STANDARD, GenerationOptions, GenerationRequest
+from bot.generation import DRAFT, QUALITIES, STANDARD, GenerationOptions, GenerationRequest, Variant
+from bot.prompts.grids import resolve_grid
+from bot.prompts.lists import MAX_LIST_PIXELS, numbered
 from bot.prompts.pictures import resolve_pictures, size_like
 from bot.prompts.text import is_blank, quoted
 
@@ -45,6 +48,40 @@ def resolve(
     request is drawn with `seed + n`. Raises RequestError with what is wrong and what would be right;
     nothing is corrected silently. Pure; any thread.
     """
+    if options.lines:
+        return _resolve_list(options, catalogue, new_seed)
+    if options.axes:
+        return resolve_grid(options, lambda plain: _resolve_one(plain, catalogue, new_seed, max_count))
+    return _resolve_one(options, catalogue, new_seed, max_count)
+
+
+def _resolve_list(options: GenerationOptions, catalogue: Catalogue, new_seed: Callable[[], int]) -> GenerationRequest:
+    """Resolve a list of prompts: one request, and a variant of it for each line."""
+    if options.count is not None:
+        raise RequestError("A list draws one picture a line; leave the count out.")
+    prompts = numbered(options.lines)
+    for number, prompt in prompts:
+        try:
+            _text(prompt, "prompt", MAX_PROMPT_CHARS)
+        except RequestError as error:
+            raise RequestError(f"Line {number}: {error}") from None
+    count = len(prompts)
+    base = _resolve_one(
+        replace(options, prompt=prompts[0][1], lines=()), catalogue, new_seed, max_count=1, pictures=count
+    )
+    if base.width * base.height * count > MAX_LIST_PIXELS:
+        most = MAX_LIST_PIXELS // (base.width * base.height)
+        raise RequestError(
+            f"{count} pictures of {base.width}×{base.height} are too many for one request; at most {most} fit. "
+            "Split the list, or choose a smaller size."
+        )
+    return replace(base, count=count, variants=tuple(Variant(prompt=prompt) for _, prompt in prompts))
+
+
+def _resolve_one(
+    options: GenerationOptions, catalogue: Catalogue, new_seed: Callable[[], int], max_count: int, pictures: int = 1
+) -> GenerationRequest:
+    """Resolve what is no list. `pictures` is how many seeds have to fit where there is no count."""
     prompt = _text(options.prompt, "prompt", MAX_PROMPT_CHARS)
     if is_blank(prompt):  # also where only invisible characters stand
         raise RequestError("The prompt is empty; say what the picture should show.")
@@ -60,9 +97,10 @@ def resolve(
     steps = spec.steps
     if options.steps is not None:
         steps = _whole(options.steps, "Steps", MIN_STEPS, min(MAX_STEPS, spec.max_steps), spec.name)
-    pictures = resolve_pictures(options, spec, steps, quality)
+    drawn_from = resolve_pictures(options, spec, steps, quality)
     # The last picture's seed has to fit as well.
-    seed = new_seed() if options.seed is None else _whole(options.seed, "Seed", 0, MAX_SEED - count + 1)
+    most = MAX_SEED - max(count, pictures) + 1
+    seed = new_seed() if options.seed is None else _whole(options.seed, "Seed", 0, most)
     return GenerationRequest(
         prompt=prompt.strip(),
         negative_prompt=negative,
@@ -78,26 +116,26 @@ def resolve(
         spoiler=options.spoiler,
         quality=quality,
         guidance_end=spec.guidance_end,
-        image=pictures.image,
-        strength=pictures.strength,
-        mask=pictures.mask,
-        control=pictures.control,
-        control_type=pictures.control_type,
-        control_scale=pictures.control_scale,
-        base_seed=pictures.base_seed,
-        variation=pictures.variation,
-        tiling=pictures.tiling,
+        image=drawn_from.image,
+        strength=drawn_from.strength,
+        mask=drawn_from.mask,
+        control=drawn_from.control,
+        control_type=drawn_from.control_type,
+        control_scale=drawn_from.control_scale,
+        base_seed=drawn_from.base_seed,
+        variation=drawn_from.variation,
+        tiling=drawn_from.tiling,
     )
 
 
 def price(request: GenerationRequest) -> int:
     """Price a request in pixel-steps: pixels × steps × pictures. Whole numbers, so that sums are exact. Pure."""
-    return drawn_price(request, [(request.width, request.height)] * request.count)
+    return drawn_price(request, [(n, request.width, request.height) for n in range(request.count)])
 
 
-def drawn_price(request: GenerationRequest, sizes: Sequence[tuple[int, int]]) -> int:
-    """Price the pictures that were really drawn, given their sizes in pixels. Pure."""
-    return sum(width * height for width, height in sizes) * request.steps_taken
+def drawn_price(request: GenerationRequest, drawn: Iterable[tuple[int, int, int]]) -> int:
+    """Price the pictures that were really drawn, given their numbers and their sizes in pixels. Pure."""
+    return sum(width * height * request.alone(n).steps_taken for n, width, height in drawn)
 
 
 def check_budget(price: int, spent: int, budget: int) -> None:

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 from xml.sax.saxutils import escape, quoteattr
 
-from bot.generation import STANDARD, GenerationRequest
+from bot.generation import STANDARD, Axis, GenerationRequest, Variant
 from bot.prompts import readers
+from bot.prompts.grids import grid_words
 from bot.prompts.readers import PictureInfo, real, text_of, whole
 
 __all__ = [
@@ -76,6 +78,7 @@ def parameters_text(request: GenerationRequest, seed: int, model_name: str, vers
             if request.control
             else {}
         ),
+        **_grid_settings(request),
         "Version": f"Easel {version}",
     }
     lines = [request.prompt]
@@ -89,6 +92,14 @@ def _variation_settings(request: GenerationRequest, seed: int) -> dict[str, str]
     if request.base_seed is None:
         return {}
     return {"Variation seed": str(seed), "Variation seed strength": _number(request.variation)}
+
+
+def _grid_settings(request: GenerationRequest) -> dict[str, str]:
+    """Say of a sheet what it compares, as A1111's own script for that does."""
+    settings = {"Script": "X/Y/Z plot"} if request.axes else {}
+    for side, axis in zip("XY", request.axes, strict=False):
+        settings |= {f"{side} Type": axis.name, f"{side} Values": ",".join(axis.values)}
+    return settings
 
 
 def parse_parameters(text: str) -> PictureInfo | None:
@@ -114,7 +125,9 @@ class EaselRecord:
 
     @property
     def alone(self) -> GenerationRequest:
-        """The request that draws this one picture again."""
+        """The request that draws this one picture again, or all that are on this sheet."""
+        if self.request.axes:
+            return self.request
         return dataclasses.replace(self.request, seed=self.seed, count=1)
 
 
@@ -132,7 +145,7 @@ _LATER_FIELDS: dict[str, Any] = {
 
 
 def picture_facts(request: GenerationRequest) -> list[tuple[str, str]]:
-    """Give what a request says of the pictures it is drawn from, and of edges and variations, as (label, value)."""
+    """Give what a request says of its pictures' beginnings, edges and sheet, as (label, value)."""
     found: list[tuple[str, str]] = []
     if request.image:
         found.append(
@@ -144,20 +157,26 @@ def picture_facts(request: GenerationRequest) -> list[tuple[str, str]]:
         found.append(("Variation", f"{_number(request.variation)} away from seed {request.base_seed}"))
     if request.tiling:
         found.append(("Tiling", "yes"))
+    if request.axes:
+        found.append(("Compares", grid_words(request.axes)))
     return found
 
 
 def easel_json(
     request: GenerationRequest, n: int, seed: int, job_id: str, device: str, dtype: str, version: str
 ) -> str:
-    """Write the `easel` chunk of picture `n` (from 0), whose own seed is `seed`."""
+    """Write the `easel` chunk of picture `n` (from 0), whose own seed is `seed`; of a sheet with what each picture on it has of its own."""
+    asked: dict[str, Any] = {name: getattr(request, name) for name in (*_REQUEST_FIELDS, *_LATER_FIELDS, "base_seed")}
+    if request.axes:
+        asked["variants"] = [variant.changes() for variant in request.variants]
+        asked["axes"] = [dataclasses.asdict(axis) for axis in request.axes]
     record = {
         "easel": _FORMAT,
         "version": version,
         "job": job_id,
         "n": n,
         "seed": seed,
-        "request": {name: getattr(request, name) for name in (*_REQUEST_FIELDS, *_LATER_FIELDS, "base_seed")},
+        "request": asked,
         "device": device,
         "dtype": dtype,
     }
@@ -188,11 +207,33 @@ def parse_easel(text: str) -> EaselRecord | None:
             return None
         values[name] = value
     values["base_seed"] = whole(entry["base_seed"]) if isinstance(entry.get("base_seed"), int) else None
+    sheet = _parse_sheet(entry, values["count"])
+    if sheet is None:
+        return None
     n, seed = whole(data.get("n")), whole(data.get("seed"))
     if n is None or seed is None:
         return None
     device, dtype, job = (text_of(data.get(key), 100) for key in ("device", "dtype", "job"))
-    return EaselRecord(GenerationRequest(**values), n, seed, job, device, dtype, text_of(data.get("version"), 40))
+    return EaselRecord(
+        GenerationRequest(**values, **sheet), n, seed, job, device, dtype, text_of(data.get("version"), 40)
+    )
+
+
+def _parse_sheet(entry: Mapping[str, Any], count: int) -> dict[str, Any] | None:
+    """Read what a sheet compares; nothing where it is none, None where that is damaged."""
+    try:
+        axes = tuple(Axis(str(axis["name"]), tuple(map(str, axis["values"]))) for axis in entry.get("axes", []))
+        variants = tuple(_variant(own) for own in entry.get("variants", []))
+    except (TypeError, KeyError, ValueError, AttributeError, OverflowError):
+        return None
+    cells = math.prod(len(axis.values) for axis in axes) if axes else 0
+    sound = len(axes) <= 2 and cells == len(variants) and cells in (0, count)
+    return {"axes": axes, "variants": variants} if sound else None
+
+
+def _variant(own: dict[str, Any]) -> Variant:
+    kinds = _REQUEST_FIELDS | {name: type(before) for name, before in _LATER_FIELDS.items()}
+    return Variant(**{name: kinds[name](value) for name, value in own.items()})
 
 
 def _from_easel(text: str) -> PictureInfo | None:
@@ -274,7 +315,12 @@ class Marks:
 def marks(
     request: GenerationRequest, n: int, *, job_id: str, model_name: str, device: str, dtype: str, version: str
 ) -> Marks:
-    """Write down what made picture `n` (from 0) of a request, for its file. `job_id` is empty outside the bot."""
+    """Write down what made picture `n` (from 0) of a request, for its file. `job_id` is empty outside the bot.
+
+    A picture of a list says what made it alone, and nothing of the others.
+    """
+    if request.listed:
+        request, n = request.alone(n), 0
     seed = request.seed + n
     chunks = {
         PARAMETERS_KEY: parameters_text(request, seed, model_name, version),

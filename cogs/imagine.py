@@ -17,7 +17,7 @@ from bot.prompts.pictures import MAX_CONTROL_SCALE
 from bot.ui.answers import guarded
 from bot.ui.buttons import check_may_draw
 from bot.ui.cards import input_card
-from bot.ui.choices import matching
+from bot.ui.choices import models_matching, samplers_matching
 from bot.ui.house import House, age_restricted, house_of, may_draw
 from bot.ui.inputs import check_file, draw_with, take
 from bot.ui.media import PICTURE_SUFFIXES, media_of
@@ -96,15 +96,12 @@ class Imagine(commands.Cog):
     @imagine.autocomplete("model")
     async def complete_model(self, interaction: discord.Interaction[Any], typed: str) -> list[Choice[str]]:
         """Offer models whose id or name contains what is typed."""
-        models = self.house.service.catalogue.models
-        return matching(typed, [(f"{m.name} · {m.id}", m.id) for m in models])
+        return models_matching(self.house.service.catalogue, typed)
 
     @imagine.autocomplete("sampler")
     async def complete_sampler(self, interaction: discord.Interaction[Any], typed: str) -> list[Choice[str]]:
         """Offer the samplers of the model chosen so far."""
-        catalogue = self.house.service.catalogue
-        chosen = catalogue.get(interaction.namespace.model or "") or catalogue[catalogue.default]
-        return matching(typed, [(name, name) for name in chosen.samplers])
+        return samplers_matching(self.house.service.catalogue, interaction.namespace.model, typed)
 
     async def use_as_input(self, interaction: discord.Interaction[Any], message: discord.Message) -> None:
         """Take in the first picture of a message; the answer has the button that says what to draw from it."""

@@ -202,7 +202,7 @@ class DiffusersEngine:
             else:
                 self._load(due)
             return
-        fresh = (one for one in self._drawings.values() if not one.prepared and one.spec.id in self.residents)
+        fresh = (one for one in self._drawings.values() if one.spec.id in self.residents and self._may_begin(one))
         # Where the passes are full, one prompt between two of them: many that come at once do not hold up the others.
         if (len(lanes) < self._max_batch or not self._encoded_last) and (drawing := next(fresh, None)) is not None:
             self._encoded_last = True
@@ -261,26 +261,37 @@ class DiffusersEngine:
             if drawing.spec.id in models:
                 drawing.since = self._tick()
 
+    def _may_begin(self, drawing: Drawing) -> bool:
+        """Whether another prompt of a request may be encoded now.
+
+        Of a long list no more begin than fit into a pass: so its first pictures are finished while the last ones wait.
+        """
+        if drawing.prepared:
+            return False
+        return not drawing.request.variants or len(self._lanes.of(drawing)) < self._max_batch
+
     def _prepare(self, drawing: Drawing) -> None:
         loaded = self.residents.use(drawing.spec.id)
         if not self._has_control(drawing, loaded):
             return
+        numbers = drawing.alike()
+        request = drawing.request.alone(numbers[0])
 
         def prepare() -> None:
-            if loaded.family is None or not loaded.family.expresses(drawing.request):
-                self._leave_to_pipeline(drawing)
+            if loaded.family is None or not loaded.family.expresses(request):
+                self._leave_to_pipeline(drawing, numbers)
                 return
             try:
-                self._lanes.begin(drawing, loaded)
+                self._lanes.begin(drawing, loaded, numbers)
             except NotLinear as error:
-                log.info("%s with %s is drawn by its pipeline: %s", drawing.spec.id, drawing.request.sampler, error)
-                self._leave_to_pipeline(drawing)
+                log.info("%s with %s is drawn by its pipeline: %s", drawing.spec.id, request.sampler, error)
+                self._leave_to_pipeline(drawing, numbers)
 
         limit_s, started = turn_limit_s(self._device, loaded), time.perf_counter()
         trouble = self._guard.attempt("encoding a prompt", [drawing], prepare, limit_s=limit_s)
         drawing.other_s += time.perf_counter() - started
         if trouble is None:
-            drawing.prepared = True
+            drawing.fresh = [n for n in drawing.fresh if n not in numbers]
         elif not self._may_retry(drawing, trouble):
             self._fail(drawing, drawing.no_room() if isinstance(trouble, OutOfMemory) else trouble)
 
@@ -304,15 +315,15 @@ class DiffusersEngine:
             self._fail(drawing, drawing.no_room() if isinstance(trouble, OutOfMemory) else trouble)
         return False
 
-    def _leave_to_pipeline(self, drawing: Drawing) -> None:
-        """Let its pipeline draw a request that lanes do not express. Raises RequestError where that is no plain one."""
+    def _leave_to_pipeline(self, drawing: Drawing, numbers: Sequence[int]) -> None:
+        """Let its pipeline draw pictures that lanes do not express. Raises RequestError where they are no plain ones."""
         request = drawing.request
         if request.inputs or request.base_seed is not None or request.tiling:
             raise RequestError(
                 f"{drawing.spec.name} draws this from words alone, without variations and tiling, or with its own sampler and "
                 "guidance; leave out what you can."
             )
-        self._general.wait(drawing)
+        self._general.wait(drawing, numbers)
 
     def _step(self, lanes: list[Lane]) -> None:
         loaded = self.residents.use(str(lanes[0].key[0]))
@@ -439,10 +450,12 @@ class DiffusersEngine:
             if drawing.order.over:
                 continue
             try:
-                drawing.add(to_picture(drawing.spec, image, n, drawing.request.seed + n))
+                drawing.add(to_picture(drawing.spec, image, n, drawing.request.alone(n).seed))
             except InvalidOutput as error:
-                self._fail(drawing, error)
-                continue
+                if not drawing.lose(n):
+                    self._fail(drawing, error)
+                    continue
+                log.warning("picture %d of a list is left out: %s", n + 1, error)
             if drawing.complete:
                 assert self._device is not None
                 drawing.finish(self._device.torch_device, loaded.dtype)

@@ -35,32 +35,33 @@ class LaneRoom:
         self._prompts: Lru[Conditioning] = Lru(PROMPTS_KEPT)
         self._tables: Lru[Timetable] = Lru(TIMETABLES_KEPT)
 
-    def begin(self, drawing: Drawing, loaded: Loaded) -> None:
-        """Encode a request's prompts and pictures and make its lanes.
+    def begin(self, drawing: Drawing, loaded: Loaded, numbers: Sequence[int]) -> None:
+        """Encode a request's prompts and pictures and make the lanes of `numbers`, which differ in nothing but the seed.
 
         Raises NotLinear where its sampler has no timetable, RequestError where the model does not take it.
         """
         assert loaded.family is not None
-        request, inputs = drawing.request, drawing.order.inputs
+        request, inputs = drawing.request.alone(numbers[0]), drawing.order.inputs
         table = self._table(loaded, request)
         conditioning = self._conditioning(loaded, loaded.family, request)
         if inputs.image is not None:
             loaded.make_way()
-        drawing.canvas = make_canvas(loaded.family, inputs, request.strength)
+        if drawing.canvas is None:
+            drawing.canvas = make_canvas(loaded.family, inputs, request.strength)
         hint = None
         if inputs.control is not None:
             network = loaded.controls[request.control_type.removeprefix(READY_MADE)]
             hint = Hint(network, planes(floats(inputs.control)), request.control_scale)
         self.lanes += [
             new_lane(
-                loaded.family, table, conditioning, owner=drawing, member=drawing.member, n=n, seed=request.seed + n,
+                loaded.family, table, conditioning, owner=drawing, member=drawing.member, n=n,
+                seed=drawing.request.alone(n).seed,
                 size=(request.width, request.height), model=loaded.spec.id, arrived=drawing.arrived,
                 guidance_until=request.guidance_end, canvas=drawing.canvas, hint=hint, base_seed=request.base_seed,
                 variation=request.variation, tiling=request.tiling,
             )
-            for n in drawing.todo
+            for n in numbers
         ]  # fmt: skip
-        drawing.todo = []
 
     def of(self, drawing: Drawing) -> list[Lane]:
         """A request's lanes."""

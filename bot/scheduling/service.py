@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ from bot.errors import (
     StorageError,
 )
 from bot.files.archive import Archive
+from bot.files.bundle import bundle_bytes
 from bot.generation import (
     Actor,
     GenerationOptions,
@@ -39,8 +40,8 @@ from bot.generation import (
 from bot.moderation import ADULT_BY_DEFAULT, AdultPolicy, Moderator
 from bot.provenance import PictureInfo
 from bot.scheduling.announcer import Announcer
-from bot.scheduling.board import Board, QueueOverview, Run
-from bot.scheduling.dispatcher import BATCHES_ADMITTED, Dispatcher, WhyNot, never
+from bot.scheduling.board import BATCHES_ADMITTED, Board, QueueOverview, Run
+from bot.scheduling.dispatcher import Dispatcher, WhyNot, never
 from bot.scheduling.estimates import StepTimes
 from bot.scheduling.events import Cancelled, Failed, JobEvent, Queued, QueueMoved, Rendered
 from bot.scheduling.fetching import ModelShelf
@@ -231,7 +232,7 @@ class GenerationService:
     def prepare(self, options: GenerationOptions) -> GenerationRequest:
         """Check what was asked and fill in the rest. Raises RequestError or a kind of it. Pure: before acknowledging."""
         request = limits.resolve(options, self._catalogue, new_seed=self._new_seed)
-        self._moderator.check(request.prompt, request.negative_prompt)
+        self._moderator.check_request(request, options.lines)
         return request
 
     def check_room(self, user_id: int) -> None:
@@ -328,6 +329,14 @@ class GenerationService:
         Raises JobNotFound, StorageError.
         """
         return await self._archive.read_smaller(file, limit_bytes)
+
+    async def bundle(self, files: Sequence[PictureFile]) -> bytes:
+        """Pack finished pictures into one ZIP archive. Raises JobNotFound where one is gone, StorageError."""
+        return await self._archive.bundle(files)
+
+    def bundle_bytes(self, files: Sequence[PictureFile]) -> int:
+        """Tell how large that archive is, from what is known of the files."""
+        return bundle_bytes(files)
 
     async def take_input(self, data: bytes, *, age_restricted: bool, mask: bool = False) -> InputRef:
         """Open, judge and keep a picture to draw from; a `mask` says where. Name it in a request within the hour.

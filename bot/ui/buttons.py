@@ -17,10 +17,10 @@ from typing import Any, ClassVar, Self
 import discord
 from discord import ui
 
-from bot.errors import JobNotFound, NotPermitted, StorageError
+from bot.errors import JobNotFound, NotPermitted, RequestError, StorageError
 from bot.generation import Actor, GenerationOptions, GenerationRequest, InputRef, Job
 from bot.ui.answers import guarded, whisper
-from bot.ui.forms import REF, edit_form, input_form, picture_options, ref_of, spelled
+from bot.ui.forms import REF, edit_form, editable, input_form, picture_options, ref_of, spelled
 from bot.ui.house import House, actor_of, house_of, may_draw, origin_of
 from bot.ui.info import job_info
 
@@ -92,7 +92,7 @@ class AgainButton(JobButton, template=rf"easel:v1:again:{JOB}"):
     async def press(self, interaction: discord.Interaction[Any], house: House) -> None:
         """Queue the request again; the answer is a new message."""
         job = await drawable_job(interaction, house, self.job_id)
-        request = house.service.prepare(replace(options_of(job.request), seed=None))
+        request = await prepared(house, replace(options_of(job.request), seed=None))
         await draw(interaction, house, request)
 
 
@@ -106,6 +106,8 @@ class EditButton(JobButton, template=rf"easel:v1:edit:{JOB}"):
     async def press(self, interaction: discord.Interaction[Any], house: House) -> None:
         """Open the form. It cannot follow a deferral, so the one database read comes first."""
         job = await drawable_job(interaction, house, self.job_id)
+        if not editable(job.request):
+            raise RequestError("No form has room for this; ask for it anew with its command.")
         await interaction.response.send_modal(edit_form(job, house.service.catalogue))
 
 
@@ -233,11 +235,13 @@ def options_of(request: GenerationRequest) -> GenerationOptions:
     """Turn a complete request back into options, all filled in."""
     return GenerationOptions(
         prompt=request.prompt,
+        lines=tuple(variant.prompt or "" for variant in request.variants) if request.listed else (),
+        axes=request.axes,
         negative_prompt=request.negative_prompt or None,
         model=request.model,
         width=request.width,
         height=request.height,
-        count=request.count,
+        count=None if request.variants else request.count,
         steps=request.num_inference_steps,
         guidance=request.guidance_scale,
         seed=request.seed,
@@ -247,6 +251,13 @@ def options_of(request: GenerationRequest) -> GenerationOptions:
         spoiler=request.spoiler,
         **picture_options(request),
     )
+
+
+async def prepared(house: House, options: GenerationOptions) -> GenerationRequest:
+    """Check and complete what was asked for; a list, which may take a while to read, beside the loop. Raises as `prepare`."""
+    if not options.lines:
+        return house.service.prepare(options)
+    return await asyncio.to_thread(house.service.prepare, options)
 
 
 async def draw(

@@ -15,6 +15,7 @@ from bot.catalogue import ASPECTS, Catalogue
 from bot.errors import RequestError
 from bot.generation import STANDARD, GenerationOptions, GenerationRequest, InputRef, Job
 from bot.limits import MAX_NEGATIVE_CHARS, MAX_PROMPT_CHARS
+from bot.prompts.lists import split_lines
 from bot.prompts.pictures import STRENGTH
 from bot.prompts.text import quoted
 from bot.ui.words import number
@@ -24,6 +25,10 @@ FORM_ID = re.compile(r"easel:v1:form:(?P<job>[0-9a-z]{4,32})")
 REF = r"(?P<digest>[0-9a-f]{64}):(?P<width>[1-9]\d{0,4})x(?P<height>[1-9]\d{0,4})"
 INPUT_FORM_ID = re.compile(rf"easel:v1:inputform:{REF}")
 
+LIST_FORM_ID = "easel:v1:listform"
+LIST_CHARS = 4000
+"""What a form's box holds, by Discord's rules; longer lists come as a file."""
+
 MORE_CHARS = 500
 KEEP_SIZE = "keep"
 
@@ -32,7 +37,10 @@ def edit_form(job: Job, catalogue: Catalogue) -> ui.Modal:
     """Build the form, filled with the job's parameters."""
     request = job.request
     form = ui.Modal(title="Edit and draw again", custom_id=f"easel:v1:form:{job.id}", timeout=None)
-    form.add_item(_box("Prompt", "prompt", request.prompt, MAX_PROMPT_CHARS, required=True))
+    if request.listed:
+        form.add_item(_list_box(_listed(request)))
+    else:
+        form.add_item(_box("Prompt", "prompt", request.prompt, MAX_PROMPT_CHARS, required=True))
     form.add_item(_box("Negative prompt", "negative_prompt", request.negative_prompt, MAX_NEGATIVE_CHARS))
     models = [
         discord.SelectOption(label=m.name[:100], value=m.id, default=m.id == request.model)
@@ -72,6 +80,60 @@ def read_input_form(data: Mapping[str, Any], ref: InputRef) -> GenerationOptions
     return GenerationOptions(**{**values, **read_more(answers.get("more", ""))})
 
 
+def list_form(options: GenerationOptions, catalogue: Catalogue) -> ui.Modal:
+    """Build the form for a list of prompts, filled with what was given with the command."""
+    form = ui.Modal(title="Draw a list of prompts", custom_id=LIST_FORM_ID, timeout=None)
+    form.add_item(_list_box(""))
+    form.add_item(_box("Negative prompt", "negative_prompt", options.negative_prompt or "", MAX_NEGATIVE_CHARS))
+    chosen = options.model or catalogue.default
+    models = [
+        discord.SelectOption(label=m.name[:100], value=m.id, default=m.id == chosen) for m in catalogue.models[:25]
+    ]
+    form.add_item(ui.Label(text="Model", component=ui.Select(custom_id="model", options=models)))
+    own = discord.SelectOption(label="The model's own size", value=KEEP_SIZE, default=options.aspect is None)
+    aspects = [own, *(discord.SelectOption(label=a, value=a, default=a == options.aspect) for a in ASPECTS)]
+    form.add_item(ui.Label(text="Aspect", component=ui.Select(custom_id="aspect", options=aspects)))
+    form.add_item(_box("More, one “key: value” a line", "more", _given_lines(options), MORE_CHARS))
+    form.stop()
+    return form
+
+
+def read_list_form(data: Mapping[str, Any]) -> GenerationOptions:
+    """Read a submitted form of `list_form`. Raises RequestError naming the line that is wrong."""
+    answers = dict(_answers(data.get("components") or []))
+    aspect = answers.get("aspect") or KEEP_SIZE
+    values: dict[str, Any] = {
+        "prompt": "",
+        "lines": split_lines(answers.get("prompts", "")),
+        "negative_prompt": answers.get("negative_prompt") or None,
+        "model": answers.get("model") or None,
+        "aspect": None if aspect == KEEP_SIZE else aspect,
+    }
+    return GenerationOptions(**{**values, **read_more(answers.get("more", ""))})
+
+
+def editable(request: GenerationRequest) -> bool:
+    """Whether a form has room for a request."""
+    return not request.axes and len(_listed(request)) <= LIST_CHARS
+
+
+def _listed(request: GenerationRequest) -> str:
+    return "\n".join(variant.prompt or "" for variant in request.variants)
+
+
+def _list_box(value: str) -> ui.Label[Any]:
+    return _box("Prompts, one a line", "prompts", value, LIST_CHARS, required=True)
+
+
+def _given_lines(options: GenerationOptions) -> str:
+    given = {name: getattr(options, name) for name in ("steps", "guidance", "seed", "sampler", "quality")}
+    lines = {
+        name: number(value) if name == "guidance" else str(value) for name, value in given.items() if value is not None
+    }
+    lines |= {name: "yes" if getattr(options, name) else "no" for name in ("private", "spoiler")}
+    return "\n".join(f"{key}: {value}" for key, value in lines.items())
+
+
 def spelled(ref: InputRef) -> str:
     """Write a taken picture as custom ids carry it; `REF` reads it."""
     return f"{ref.digest}:{ref.width}x{ref.height}"
@@ -94,7 +156,7 @@ def more_lines(job: Job) -> str:
     """Write the parameters that have no row of their own as `key: value` lines."""
     request = job.request
     lines = {
-        "count": str(request.count),
+        **({} if request.variants else {"count": str(request.count)}),
         "steps": str(request.num_inference_steps),
         "guidance": number(request.guidance_scale),
         "seed": str(request.seed),
@@ -122,6 +184,7 @@ def read_form(data: Mapping[str, Any], job: Job) -> GenerationOptions:
     values: dict[str, Any] = {
         **{name: pictures[name] for name in ("image", "mask", "control", "base_seed", "variation")},
         "prompt": answers.get("prompt", ""),
+        "lines": split_lines(answers.get("prompts", "")) if job.request.listed else (),
         "negative_prompt": answers.get("negative_prompt") or None,
         "model": model,
     }

@@ -91,9 +91,12 @@ async def _vary(
     interaction: discord.Interaction[Any], house: House, job: Job, n: int, amount: float, strength: float
 ) -> None:
     """Vary picture `n` by its noise where that is one seed's, else by drawing from the picture itself."""
-    options = replace(options_of(job.request), seed=None)
+    picture = job.request.alone(n)
+    # Of a list each picture is a request of its own; of one prompt there are as many variations as there were pictures.
+    count = 1 if job.request.variants else job.request.count
+    options = replace(options_of(picture), seed=None, count=count)
     if varies_by_seed(job, house.service.catalogue):
-        options = replace(options, base_seed=job.request.seed + n, variation=amount)
+        options = replace(options, base_seed=picture.seed, variation=amount)
         await draw(interaction, house, house.service.prepare(options))
         return
     options = replace(options, base_seed=None, variation=None, strength=strength, mask=None)

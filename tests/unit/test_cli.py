@@ -3,9 +3,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -127,9 +129,75 @@ def test_generate_from_a_picture_says_so_in_the_file_and_its_record_draws_it_aga
         assert again.pixels == image.convert("RGB").tobytes()
 
 
+def test_generate_prompts_share_passes_and_each_file_says_what_draws_it_alone(
+    engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[GenerationRequest] = []
+    draw = engine.generate
+    monkeypatch.setattr(engine, "generate", lambda request, *rest: (asked.append(request), draw(request, *rest))[1])
+    prompts = [f"a red circle {n}" for n in range(9)]
+    Path("p.txt").write_text("\n".join(prompts))
+    assert shell("--prompts", "p.txt", "--seed", "5", "--count", "2", "-o", "out") == 0
+    assert [request.count for request in asked] == [16, 2]
+    for n, prompt in enumerate(prompts):
+        for variant in (0, 1):
+            info = info_of(Path(f"out/{n + 1:04d}-{variant + 1}.png"))
+            assert (info.prompt, info.seed) == (prompt, 5 + n + variant)
+    with Image.open("out/0003-2.png") as image:
+        record = parse_easel(image.info["easel"])
+        assert record is not None
+        again = np.frombuffer(draw(record.alone, library.Silence()).pictures[0].pixels, np.uint8)
+        drawn = np.frombuffer(image.tobytes(), np.uint8)
+    assert np.abs(again.astype(int) - drawn.astype(int)).max() <= 2
+
+
+def test_generate_prompts_picture_that_came_out_broken_is_named_and_the_others_are_there(
+    engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw = engine.generate
+
+    def without_the_second(request: GenerationRequest, *rest: Any) -> GenerationResult:
+        result = draw(request, *rest)
+        return replace(result, pictures=(result.pictures[0], *result.pictures[2:]))
+
+    monkeypatch.setattr(engine, "generate", without_the_second)
+    Path("p.txt").write_text("one\ntwo\nthree")
+    assert shell("--prompts", "p.txt", "-o", "out") == 1
+    assert sorted(path.name for path in Path("out").iterdir()) == ["0001.png", "0003.png"]
+    assert "are missing: 0002.png" in capsys.readouterr().err
+
+
+def test_generate_grid_writes_one_sheet_that_says_what_it_compares() -> None:
+    assert shell("a red circle", "--grid-x", "guidance: 1, 4", "--grid-y", "seed: 1, 2", "-o", "sheet.png") == 0
+    with Image.open("sheet.png") as image:
+        record = parse_easel(image.info["easel"])
+        assert min(image.size) > 256
+    assert record is not None
+    assert record.request.count == 4
+    assert ("Compares", "guidance 1, 4 × seed 1, 2") in info_of(Path("sheet.png")).extra
+    assert [path.name for path in Path().iterdir()] == ["sheet.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--prompts", "p.txt", "--grid-x", "seed: 1, 2"], "compares one prompt"),
+        (["x", "--grid-x", "seed"], "--grid-x is “seed”"),
+        (["x", "--grid-y", "seed: 1, 2", "--count", "2"], "leave the count out"),
+    ],
+    ids=["prompts", "no values", "count"],
+)
+def test_generate_grid_that_will_not_do_says_why(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("p.txt").write_text("a\nb\n")
+    assert shell(*arguments) == 1
+    assert words in capsys.readouterr().err
+
+
 def test_generate_every_option_of_imagine_has_both_spellings() -> None:
-    variations = {"base_seed", "variation"}  # these come from *Vary* alone
-    names = [name for name in GenerationOptions.__dataclass_fields__ if name not in {"prompt", *variations}]
+    elsewhere = {"prompt", "lines", "axes", "base_seed", "variation"}  # those of lists, sheets and *Vary*
+    names = [name for name in GenerationOptions.__dataclass_fields__ if name not in elsewhere]
     values = {
         "negative_prompt": "x", "model": "pocket", "aspect": "3:2", "width": "64", "height": "64", "count": "2",
         "steps": "3", "guidance": "2.5", "seed": "4", "sampler": "Euler a", "quality": "draft", "image": "a.png",
