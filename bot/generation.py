@@ -24,7 +24,8 @@ class InputRef:
 class GenerationOptions:
     """What somebody asked for, as typed: `None` is "left out".
 
-    `image`, `mask` and `control` name pictures that were taken in before.
+    `image`, `mask` and `control` name pictures that were taken in before; `lora` is "name", "name:0.8" or several with commas, and
+    `<lora:name:0.8>` may stand in the prompt.
     """
 
     prompt: str
@@ -47,6 +48,7 @@ class GenerationOptions:
     control: InputRef | None = None
     control_type: str | None = None
     control_scale: float | None = None
+    lora: str | None = None
 
 
 STANDARD, DRAFT = "standard", "draft"
@@ -61,7 +63,8 @@ class GenerationRequest:
     Picture n is drawn with `seed + n`. Sizes are pixels, multiples of 8. From `guidance_end`, a share of the steps, the
     prompt is followed without guidance. `image`, `mask` and `control` are digests of input pictures, empty where there is none:
     the picture that is drawn from, of which the last `strength` of the steps are taken; where it is redrawn (white); and the map
-    that a control network of the kind `control_type` follows, counting `control_scale`.
+    that a control network of the kind `control_type` follows, counting `control_scale`. `loras` are the LoRAs it is drawn with, by name,
+    each with its weight.
     """
 
     prompt: str
@@ -84,6 +87,7 @@ class GenerationRequest:
     control: str = ""
     control_type: str = ""
     control_scale: float = 1.0
+    loras: tuple[tuple[str, float], ...] = ()
 
     @property
     def steps_taken(self) -> int:

@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from bot.catalogue import ASPECTS, Catalogue, ModelSpec
 from bot.errors import LimitReached, RequestError
 from bot.generation import DRAFT, QUALITIES, STANDARD, GenerationOptions, GenerationRequest
+from bot.prompts.addons import read_option, resolve_loras, take_tags
 from bot.prompts.pictures import resolve_pictures, size_like
 from bot.prompts.text import is_blank, quoted
 
 MAX_PROMPT_CHARS = 1500
 MAX_NEGATIVE_CHARS = 1000
+MAX_LORA_CHARS = 400
 MAX_COUNT = 4
 MAX_WAITING = 20
 # A Discord integer option is a double underneath: whole numbers are exact up to here.
@@ -45,7 +47,7 @@ def resolve(
     request is drawn with `seed + n`. Raises RequestError with what is wrong and what would be right;
     nothing is corrected silently. Pure; any thread.
     """
-    prompt = _text(options.prompt, "prompt", MAX_PROMPT_CHARS)
+    prompt, tagged = take_tags(_text(options.prompt, "prompt", MAX_PROMPT_CHARS))
     if is_blank(prompt):  # also where only invisible characters stand
         raise RequestError("The prompt is empty; say what the picture should show.")
     spec = _model(options.model, catalogue)
@@ -55,6 +57,11 @@ def resolve(
     negative = _text(options.negative_prompt or "", "negative prompt", MAX_NEGATIVE_CHARS).strip()
     if negative and not spec.negative_prompt:
         raise RequestError(f"{spec.name} takes no negative prompt; leave it out, or choose another model.")
+    if take_tags(negative)[1]:
+        raise RequestError(
+            "A LoRA goes into the prompt, not into the negative one; give it a weight below 0 to draw away from it."
+        )
+    loras = resolve_loras((*tagged, *read_option(_text(options.lora or "", "LoRA", MAX_LORA_CHARS))), spec, catalogue)
     width, height = _size(options, spec)
     count = 1 if options.count is None else _whole(options.count, "Count", 1, max_count)
     steps = spec.steps
@@ -84,6 +91,7 @@ def resolve(
         control=pictures.control,
         control_type=pictures.control_type,
         control_scale=pictures.control_scale,
+        loras=loras,
     )
 
 

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 from xml.sax.saxutils import escape, quoteattr
 
+from bot.addons import MAX_LORAS
 from bot.generation import STANDARD, GenerationRequest
-from bot.prompts import readers
+from bot.prompts import addons, readers
 from bot.prompts.readers import PictureInfo, real, text_of, whole
 
 __all__ = [
@@ -54,10 +55,12 @@ def _quoted(value: str) -> str:
     return json.dumps(value, ensure_ascii=False) if re.search(r'[,\n:"]', value) else value
 
 
-def parameters_text(request: GenerationRequest, seed: int, model_name: str, version: str) -> str:
+def parameters_text(
+    request: GenerationRequest, seed: int, model_name: str, version: str, lora_hashes: Mapping[str, str] | None = None
+) -> str:
     """Write the `parameters` text of one picture, as A1111 and its kin do.
 
-    The prompt, then "Negative prompt: …" where there is one, then the settings in one line; `seed` is the
+    The prompt with its LoRAs, whose checksums are in `lora_hashes` by name, then "Negative prompt: …" where there is one, then the settings in one line; `seed` is the
     picture's own (`request.seed + n`).
     """
     settings = {
@@ -74,9 +77,14 @@ def parameters_text(request: GenerationRequest, seed: int, model_name: str, vers
             if request.control
             else {}
         ),
+        **(
+            {"Lora hashes": ", ".join(f"{name}: {digest}" for name, digest in lora_hashes.items())}
+            if lora_hashes
+            else {}
+        ),
         "Version": f"Easel {version}",
     }
-    lines = [request.prompt]
+    lines = [f"{request.prompt} {addons.tags(request.loras)}" if request.loras else request.prompt]
     if request.negative_prompt:
         lines.append(f"Negative prompt: {request.negative_prompt}")
     lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in settings.items()))
@@ -119,8 +127,13 @@ _REQUEST_FIELDS: dict[str, type] = {
 # What later versions added, with what it was before.
 _LATER_FIELDS: dict[str, Any] = {
     "quality": STANDARD, "guidance_end": 1.0, "image": "", "strength": 1.0, "mask": "", "control": "", "control_type": "",
-    "control_scale": 1.0,
+    "control_scale": 1.0, "loras": (),
 }  # fmt: skip
+
+
+def addon_facts(request: GenerationRequest) -> list[tuple[str, str]]:
+    """Give what a request says of its LoRAs, as (label, value)."""
+    return [("LoRA", addons.spelled(request.loras)[:400])] if request.loras else []
 
 
 def picture_facts(request: GenerationRequest) -> list[tuple[str, str]]:
@@ -172,6 +185,8 @@ def parse_easel(text: str) -> EaselRecord | None:
         values[name] = value
     for name, before in _LATER_FIELDS.items():
         value = entry.get(name, before)
+        if name == "loras":
+            value = _loras(value)
         if type(value) is not type(before):
             return None
         values[name] = value
@@ -182,6 +197,15 @@ def parse_easel(text: str) -> EaselRecord | None:
     return EaselRecord(GenerationRequest(**values), n, seed, job, device, dtype, text_of(data.get("version"), 40))
 
 
+def _loras(value: object) -> tuple[tuple[str, float], ...] | None:
+    """Read the LoRAs of a record; None where they are none."""
+    pairs = cast("list[Any]", value) if isinstance(value, list) else []
+    found = [pair for pair in pairs if isinstance(pair, list) and len(cast("list[Any]", pair)) == 2]
+    read = [(text_of(name, 100), real(weight)) for name, weight in found]
+    sound = len(read) == len(pairs) <= MAX_LORAS and all(name and weight is not None for name, weight in read)
+    return tuple((name, weight) for name, weight in read if weight is not None) if sound else None
+
+
 def _from_easel(text: str) -> PictureInfo | None:
     record = parse_easel(text)
     if record is None:
@@ -189,7 +213,7 @@ def _from_easel(text: str) -> PictureInfo | None:
     asked = record.request
     extra = [("Version", f"Easel {record.version}"), ("Picture", f"{record.n + 1} of {asked.count}")]
     extra += [("Quality", asked.quality[:100])] if asked.quality != STANDARD else []
-    extra += picture_facts(asked)
+    extra += [*addon_facts(asked), *picture_facts(asked)]
     extra += [(label, value) for label, value in (("Request", record.job_id), ("Drawn on", record.device)) if value]
     return PictureInfo(
         source="easel", prompt=asked.prompt[: readers.KEPT_CHARS],
@@ -259,12 +283,13 @@ class Marks:
 
 
 def marks(
-    request: GenerationRequest, n: int, *, job_id: str, model_name: str, device: str, dtype: str, version: str
-) -> Marks:
+    request: GenerationRequest, n: int, *, job_id: str, model_name: str, device: str, dtype: str, version: str,
+    lora_hashes: Mapping[str, str] | None = None,
+) -> Marks:  # fmt: skip
     """Write down what made picture `n` (from 0) of a request, for its file. `job_id` is empty outside the bot."""
     seed = request.seed + n
     chunks = {
-        PARAMETERS_KEY: parameters_text(request, seed, model_name, version),
+        PARAMETERS_KEY: parameters_text(request, seed, model_name, version, lora_hashes),
         EASEL_KEY: easel_json(request, n, seed, job_id, device, dtype, version),
     }
     return Marks(chunks, iptc_xmp(version, request.prompt))

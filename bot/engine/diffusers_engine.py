@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from bot.catalogue import DRAFT_SUFFIX, INPAINTING_SUFFIX, READY_MADE, Catalogue, with_variants
+from bot.engine.adapters import Weighted, load_adapter
+from bot.engine.addons import path_of
 from bot.engine.base import NO_INPUTS, EngineInfo, Listener, Order, Work, draw_to_the_end
 from bot.engine.controls import load_control
 from bot.engine.devices import Device, Pace, choose_device, keep_memory, memory_numbers, quiet_libraries, spin_briefly
@@ -262,7 +264,7 @@ class DiffusersEngine:
 
     def _prepare(self, drawing: Drawing) -> None:
         loaded = self.residents.use(drawing.spec.id)
-        if not self._has_control(drawing, loaded):
+        if not self._has_extras(drawing, loaded):
             return
 
         def prepare() -> None:
@@ -270,7 +272,7 @@ class DiffusersEngine:
                 self._leave_to_pipeline(drawing)
                 return
             try:
-                self._lanes.begin(drawing, loaded)
+                self._lanes.begin(drawing, loaded, self._loras(drawing, loaded))
             except NotLinear as error:
                 log.info("%s with %s is drawn by its pipeline: %s", drawing.spec.id, drawing.request.sampler, error)
                 self._leave_to_pipeline(drawing)
@@ -283,31 +285,49 @@ class DiffusersEngine:
         elif not self._may_retry(drawing, trouble):
             self._fail(drawing, drawing.no_room() if isinstance(trouble, OutOfMemory) else trouble)
 
-    def _has_control(self, drawing: Drawing, loaded: Loaded) -> bool:
-        """Load the control network a request asks for; False where that has to be tried again, or has failed."""
-        kind = drawing.request.control_type.removeprefix(READY_MADE) if drawing.request.control else ""
-        if not kind or kind in loaded.controls:
+    def _has_extras(self, drawing: Drawing, loaded: Loaded) -> bool:
+        """Load the control network and the LoRAs a request asks for; False where that has to be tried again, or has failed."""
+        assert self._device is not None
+        request, device = drawing.request, self._device.suited_to(loaded.spec.family)
+        kind = request.control_type.removeprefix(READY_MADE) if request.control else ""
+        if kind and kind not in loaded.controls:
+            load = functools.partial(load_control, loaded, kind, device)
+            if not self._has_loaded(drawing, loaded, "a control network", load):
+                return False
+        if loaded.family is None:
             return True
+        for name, weight in request.loras:
+            path = path_of(self._catalogue, request.model, name)
+            if weight and (path is None or path not in loaded.adapters):
+                load = functools.partial(load_adapter, loaded, name, path)
+                if not self._has_loaded(drawing, loaded, "a LoRA", load):
+                    return False
+        return True
 
-        def load() -> None:
-            assert self._device is not None
+    def _has_loaded(self, drawing: Drawing, loaded: Loaded, what: str, load: Callable[[], None]) -> bool:
+        def unit() -> None:
             loaded.make_way()
-            load_control(loaded, kind, self._device.suited_to(loaded.spec.family))
+            load()
 
-        trouble = self._guard.attempt(
-            "loading a control network", [drawing], load, limit_s=LOAD_LIMIT_S, inference=False
-        )
+        trouble = self._guard.attempt(f"loading {what}", [drawing], unit, limit_s=LOAD_LIMIT_S, inference=False)
         if trouble is None:
             return True
         if not self._may_retry(drawing, trouble):
             self._fail(drawing, drawing.no_room() if isinstance(trouble, OutOfMemory) else trouble)
         return False
 
+    def _loras(self, drawing: Drawing, loaded: Loaded) -> Weighted:
+        """Give a request's LoRAs, which are loaded, but for those of weight 0."""
+        request = drawing.request
+        paths = [(path_of(self._catalogue, request.model, name), weight) for name, weight in request.loras if weight]
+        return tuple((loaded.use_adapter(path), weight) for path, weight in paths if path is not None)
+
     def _leave_to_pipeline(self, drawing: Drawing) -> None:
-        """Let its pipeline draw a request that lanes do not express. Raises RequestError where it begins from pictures."""
-        if drawing.request.inputs:
+        """Let its pipeline draw a request that lanes do not express. Raises RequestError where it has pictures or LoRAs."""
+        if drawing.request.inputs or any(weight for _, weight in drawing.request.loras):
+            what = "from pictures" if drawing.request.inputs else "with LoRAs"
             raise RequestError(
-                f"{drawing.spec.name} draws from pictures with other samplers and guidances only; leave those two out."
+                f"{drawing.spec.name} draws {what} with other samplers and guidances only; leave those two out."
             )
         self._general.wait(drawing)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bot.catalogue import READY_MADE
+from bot.engine.adapters import Weighted, telling_words
 from bot.engine.caches import Lru
 from bot.engine.canvas import Hint, floats, make_canvas, planes
 from bot.engine.drawings import Drawing
@@ -35,15 +36,15 @@ class LaneRoom:
         self._prompts: Lru[Conditioning] = Lru(PROMPTS_KEPT)
         self._tables: Lru[Timetable] = Lru(TIMETABLES_KEPT)
 
-    def begin(self, drawing: Drawing, loaded: Loaded) -> None:
-        """Encode a request's prompts and pictures and make its lanes.
+    def begin(self, drawing: Drawing, loaded: Loaded, loras: Weighted = ()) -> None:
+        """Encode a request's prompts and pictures and make its lanes, which have these LoRAs.
 
         Raises NotLinear where its sampler has no timetable, RequestError where the model does not take it.
         """
         assert loaded.family is not None
         request, inputs = drawing.request, drawing.order.inputs
         table = self._table(loaded, request)
-        conditioning = self._conditioning(loaded, loaded.family, request)
+        conditioning = self._conditioning(loaded, loaded.family, request, loras)
         if inputs.image is not None:
             loaded.make_way()
         drawing.canvas = make_canvas(loaded.family, inputs, request.strength)
@@ -55,7 +56,7 @@ class LaneRoom:
             new_lane(
                 loaded.family, table, conditioning, owner=drawing, member=drawing.member, n=n, seed=request.seed + n,
                 size=(request.width, request.height), model=loaded.spec.id, arrived=drawing.arrived,
-                guidance_until=request.guidance_end, canvas=drawing.canvas, hint=hint,
+                guidance_until=request.guidance_end, canvas=drawing.canvas, hint=hint, loras=loras,
             )
             for n in drawing.todo
         ]  # fmt: skip
@@ -148,16 +149,20 @@ class LaneRoom:
             self._tables.put(key, table)
         return table
 
-    def _conditioning(self, loaded: Loaded, family: Family, request: GenerationRequest) -> Conditioning:
+    def _conditioning(
+        self, loaded: Loaded, family: Family, request: GenerationRequest, loras: Weighted
+    ) -> Conditioning:
         # All that any family puts into its words: SDXL and FLUX the size, FLUX and LCM the guidance.
         key = (
             loaded.spec.id, request.prompt, request.negative_prompt, request.guidance_scale, request.width, request.height,
+            tuple((adapter.path, weight) for adapter, weight in loras if adapter.tells_words),
         )  # fmt: skip
         known = self._prompts.get(key)
         self._meter.prompt(loaded.spec.id, known=known is not None)
         if known is not None:
             return known
         loaded.make_way()
-        conditioning = family.encode(request)
+        with telling_words(family.pipe, loras):
+            conditioning = family.encode(request)
         self._prompts.put(key, conditioning)
         return conditioning

@@ -28,6 +28,7 @@ def request_text(request: GenerationRequest) -> str:
 def request_of(text: str) -> GenerationRequest:
     """Read what `request_text` wrote. Keys of a later version are left out."""
     values: dict[str, Any] = json.loads(text)
+    values["loras"] = tuple((name, weight) for name, weight in values.get("loras", ()))
     return GenerationRequest(**{key: value for key, value in values.items() if key in _REQUEST_FIELDS})
 
 

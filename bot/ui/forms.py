@@ -15,6 +15,7 @@ from bot.catalogue import ASPECTS, Catalogue
 from bot.errors import RequestError
 from bot.generation import STANDARD, GenerationOptions, GenerationRequest, InputRef, Job
 from bot.limits import MAX_NEGATIVE_CHARS, MAX_PROMPT_CHARS
+from bot.prompts.addons import spelled as spelled_loras
 from bot.prompts.pictures import STRENGTH
 from bot.prompts.text import quoted
 from bot.ui.words import number
@@ -100,6 +101,7 @@ def more_lines(job: Job) -> str:
         "seed": str(request.seed),
         "sampler": request.sampler,
         "quality": request.quality,
+        **({"lora": spelled_loras(request.loras)} if request.loras else {}),
         **({"strength": number(request.strength)} if request.image else {}),
         **(
             {"control_type": request.control_type, "control_scale": number(request.control_scale)}
@@ -173,7 +175,7 @@ def _answers(components: list[Any]) -> Iterator[tuple[str, str]]:
 
 
 _MORE: dict[str, type] = {
-    "count": int, "steps": int, "guidance": float, "seed": int, "sampler": str, "quality": str, "private": bool, "spoiler": bool,
+    "count": int, "steps": int, "guidance": float, "seed": int, "sampler": str, "quality": str, "lora": str, "private": bool, "spoiler": bool,
     "width": int, "height": int, "strength": float, "control_type": str, "control_scale": float,
 }  # fmt: skip
 _YES = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
