@@ -328,9 +328,8 @@ def _models(settings: Settings, options: argparse.Namespace) -> int:
     files = model_files(catalogue, settings)
     if options.action == "fetch":
         return _fetch(files, options.model)
-    for line in list_models(catalogue, {spec.id for spec in catalogue.models if files.is_local(spec.id)}):
-        print(line)
-    for line in list_addons(catalogue):
+    *table, blank, default = list_models(catalogue, {spec.id for spec in catalogue.models if files.is_local(spec.id)})
+    for line in (*table, *list_addons(catalogue), blank, default):
         print(line)
     return 0
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from bot.catalogue import ASPECTS, Catalogue, ModelSpec
 from bot.errors import LimitReached, RequestError
 from bot.generation import DRAFT, QUALITIES, STANDARD, GenerationOptions, GenerationRequest
-from bot.prompts.addons import read_option, resolve_loras, take_tags
+from bot.prompts.addons import read_option, resolve_loras, resolve_words, take_tags
 from bot.prompts.pictures import resolve_pictures, size_like
 from bot.prompts.text import is_blank, quoted
 
@@ -61,6 +61,7 @@ def resolve(
         raise RequestError(
             "A LoRA goes into the prompt, not into the negative one; give it a weight below 0 to draw away from it."
         )
+    prompt, negative = (resolve_words(text, spec, catalogue) for text in (prompt, negative))
     loras = resolve_loras((*tagged, *read_option(_text(options.lora or "", "LoRA", MAX_LORA_CHARS))), spec, catalogue)
     width, height = _size(options, spec)
     count = 1 if options.count is None else _whole(options.count, "Count", 1, max_count)

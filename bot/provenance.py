@@ -199,11 +199,16 @@ def parse_easel(text: str) -> EaselRecord | None:
 
 def _loras(value: object) -> tuple[tuple[str, float], ...] | None:
     """Read the LoRAs of a record; None where they are none."""
-    pairs = cast("list[Any]", value) if isinstance(value, list) else []
-    found = [pair for pair in pairs if isinstance(pair, list) and len(cast("list[Any]", pair)) == 2]
-    read = [(text_of(name, 100), real(weight)) for name, weight in found]
-    sound = len(read) == len(pairs) <= MAX_LORAS and all(name and weight is not None for name, weight in read)
-    return tuple((name, weight) for name, weight in read if weight is not None) if sound else None
+    if not isinstance(value, (list, tuple)):
+        return None
+    found: list[tuple[str, float]] = []
+    for pair in cast("list[Any]", value):
+        named = cast("list[Any]", pair) if isinstance(pair, list) else []
+        weight = real(named[1]) if len(named) == 2 else None
+        if weight is None or not text_of(named[0], 100) or len(found) == MAX_LORAS:
+            return None
+        found.append((text_of(named[0], 100), weight))
+    return tuple(found)
 
 
 def _from_easel(text: str) -> PictureInfo | None:

@@ -78,8 +78,10 @@ def embedding_width(header: Header) -> int | None:
     shapes = {name: tensor.shape for name, tensor in header.tensors.items()}
     if set(shapes) == {"clip_l", "clip_g"} and all(len(shape) == 2 for shape in shapes.values()):
         return shapes["clip_l"][1] + shapes["clip_g"][1]
-    shape = next(iter(shapes.values()), ())
-    return shape[-1] if len(shapes) == 1 and len(shape) in (1, 2) else None
+    if len(shapes) != 1:
+        return None
+    shape = next(iter(shapes.values()))
+    return shape[-1] if len(shape) in (1, 2) else None
 
 
 def triggers_of(metadata: Mapping[str, str]) -> tuple[str, ...]:

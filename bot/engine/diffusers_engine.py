@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bot.addons import AddOn
 from bot.catalogue import DRAFT_SUFFIX, INPAINTING_SUFFIX, READY_MADE, Catalogue, with_variants
 from bot.engine.adapters import Weighted, load_adapter
 from bot.engine.addons import path_of
@@ -24,6 +25,7 @@ from bot.engine.base import NO_INPUTS, EngineInfo, Listener, Order, Work, draw_t
 from bot.engine.controls import load_control
 from bot.engine.devices import Device, Pace, choose_device, keep_memory, memory_numbers, quiet_libraries, spin_briefly
 from bot.engine.drawings import Drawing, owners, to_picture
+from bot.engine.embeddings import load_embedding
 from bot.engine.fitting import Fitting
 from bot.engine.general import GeneralRoom, GeneralRun
 from bot.engine.guard import LOAD_LIMIT_S, Guard, turn_limit_s
@@ -38,6 +40,7 @@ from bot.engine.turnstile import Turnstile
 from bot.engine.weights import ModelFiles
 from bot.errors import GenerationCancelled, InvalidOutput, ModelError, OutOfMemory, RequestError
 from bot.generation import DRAFT, FetchProgress, GenerationRequest, GenerationResult, InputPictures
+from bot.prompts.addons import named_in
 
 log = logging.getLogger(__name__)
 
@@ -272,7 +275,8 @@ class DiffusersEngine:
                 self._leave_to_pipeline(drawing)
                 return
             try:
-                self._lanes.begin(drawing, loaded, self._loras(drawing, loaded))
+                words = [loaded.embeddings[addon.path] for addon in self._embeddings(drawing)]
+                self._lanes.begin(drawing, loaded, self._loras(drawing, loaded), words)
             except NotLinear as error:
                 log.info("%s with %s is drawn by its pipeline: %s", drawing.spec.id, drawing.request.sampler, error)
                 self._leave_to_pipeline(drawing)
@@ -302,6 +306,11 @@ class DiffusersEngine:
                 load = functools.partial(load_adapter, loaded, name, path)
                 if not self._has_loaded(drawing, loaded, "a LoRA", load):
                     return False
+        for addon in self._embeddings(drawing):
+            if addon.path not in loaded.embeddings:
+                load = functools.partial(load_embedding, loaded, addon, Path(addon.path))
+                if not self._has_loaded(drawing, loaded, "an embedding", load):
+                    return False
         return True
 
     def _has_loaded(self, drawing: Drawing, loaded: Loaded, what: str, load: Callable[[], None]) -> bool:
@@ -322,10 +331,15 @@ class DiffusersEngine:
         paths = [(path_of(self._catalogue, request.model, name), weight) for name, weight in request.loras if weight]
         return tuple((loaded.use_adapter(path), weight) for path, weight in paths if path is not None)
 
+    def _embeddings(self, drawing: Drawing) -> list[AddOn]:
+        """Name the words in a request's prompts that its model is to be taught."""
+        request, spec = drawing.request, self._catalogue.get(drawing.request.model)
+        return [] if spec is None else named_in((request.prompt, request.negative_prompt), spec, self._catalogue)
+
     def _leave_to_pipeline(self, drawing: Drawing) -> None:
-        """Let its pipeline draw a request that lanes do not express. Raises RequestError where it has pictures or LoRAs."""
-        if drawing.request.inputs or any(weight for _, weight in drawing.request.loras):
-            what = "from pictures" if drawing.request.inputs else "with LoRAs"
+        """Let its pipeline draw a request that lanes do not express. Raises RequestError where it has pictures, LoRAs or such."""
+        if drawing.request.inputs or any(weight for _, weight in drawing.request.loras) or self._embeddings(drawing):
+            what = "from pictures" if drawing.request.inputs else "with LoRAs and embeddings"
             raise RequestError(
                 f"{drawing.spec.name} draws {what} with other samplers and guidances only; leave those two out."
             )

@@ -10,6 +10,7 @@ from bot.engine.adapters import Weighted, telling_words
 from bot.engine.caches import Lru
 from bot.engine.canvas import Hint, floats, make_canvas, planes
 from bot.engine.drawings import Drawing
+from bot.engine.embeddings import Inversion, knowing
 from bot.engine.families.base import Conditioning, Family
 from bot.engine.lanes import Formation, Lane, new_lane
 from bot.engine.metrics import Meter
@@ -36,15 +37,17 @@ class LaneRoom:
         self._prompts: Lru[Conditioning] = Lru(PROMPTS_KEPT)
         self._tables: Lru[Timetable] = Lru(TIMETABLES_KEPT)
 
-    def begin(self, drawing: Drawing, loaded: Loaded, loras: Weighted = ()) -> None:
-        """Encode a request's prompts and pictures and make its lanes, which have these LoRAs.
+    def begin(
+        self, drawing: Drawing, loaded: Loaded, loras: Weighted = (), inversions: Sequence[Inversion] = ()
+    ) -> None:
+        """Encode a request's prompts, with these words taught, and pictures, and make its lanes, which have these LoRAs.
 
         Raises NotLinear where its sampler has no timetable, RequestError where the model does not take it.
         """
         assert loaded.family is not None
         request, inputs = drawing.request, drawing.order.inputs
         table = self._table(loaded, request)
-        conditioning = self._conditioning(loaded, loaded.family, request, loras)
+        conditioning = self._conditioning(loaded, loaded.family, request, loras, inversions)
         if inputs.image is not None:
             loaded.make_way()
         drawing.canvas = make_canvas(loaded.family, inputs, request.strength)
@@ -150,7 +153,12 @@ class LaneRoom:
         return table
 
     def _conditioning(
-        self, loaded: Loaded, family: Family, request: GenerationRequest, loras: Weighted
+        self,
+        loaded: Loaded,
+        family: Family,
+        request: GenerationRequest,
+        loras: Weighted,
+        inversions: Sequence[Inversion],
     ) -> Conditioning:
         # All that any family puts into its words: SDXL and FLUX the size, FLUX and LCM the guidance.
         key = (
@@ -162,7 +170,7 @@ class LaneRoom:
         if known is not None:
             return known
         loaded.make_way()
-        with telling_words(family.pipe, loras):
+        with telling_words(family.pipe, loras), knowing(family.pipe, inversions):
             conditioning = family.encode(request)
         self._prompts.put(key, conditioning)
         return conditioning

@@ -28,7 +28,8 @@ class Loaded:
 
     `plan`: what of it is on the device at a time. `size_bytes` is what it takes of the device's budget, `weights_bytes` what its
     weights take wherever they are. `host`: its copy in main memory while it is on the device whole. `controls`: the control networks that were asked
-    for, by kind. `adapters`: the LoRAs that were asked for, by file, the one that was used longest ago first.
+    for, by kind. `adapters`: the LoRAs that were asked for, by file, the one that was used longest ago first; `embeddings`: the words it was
+    taught, by file.
     """
 
     spec: ModelSpec
@@ -46,6 +47,7 @@ class Loaded:
     network: Network | None = None
     controls: dict[str, Any] = field(default_factory=dict[str, Any])
     adapters: dict[str, Any] = field(default_factory=dict[str, Any])
+    embeddings: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def whole(self) -> bool:

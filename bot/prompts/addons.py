@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 from bot.addons import DRAWN, FAMILIES, MAX_LORAS, MAX_WEIGHT, AddOn, fits
@@ -11,6 +12,7 @@ from bot.catalogue import Catalogue, ModelSpec
 from bot.errors import RequestError
 from bot.prompts.text import quoted
 
+_BRACKETS = re.compile(r"<([^<>:,\n]{1,64})>")
 _TAG = "<lora:"
 _TAG_CHARS = 120
 """What is longer is no tag."""
@@ -40,6 +42,35 @@ def read_option(text: str) -> Loras:
     """Read "name", "name:0.8" or several with commas. Raises RequestError."""
     parts = [part.strip() for part in text.split(",", MAX_LORAS + 1)]
     return tuple(_named(part, part) for part in parts if part)
+
+
+def resolve_words(text: str, spec: ModelSpec, catalogue: Catalogue) -> str:
+    """Check the embeddings that a text names as `<name>`, and give it with their proper names. Raises RequestError.
+
+    What is in such brackets and is near to none is left as it is: people write all sorts of things.
+    """
+    able = fitting(catalogue.embeddings, spec)
+    mine = {addon.name.lower(): addon.name for addon in reversed(able)}
+    for name in set(_BRACKETS.findall(text)):
+        if name.lower() in mine:
+            text = text.replace(f"<{name}>", f"<{mine[name.lower()]}>")
+            continue
+        others = [addon for addon in catalogue.embeddings if addon.name.lower() == name.lower()]
+        if others:
+            raise RequestError(
+                f"The embedding <{others[0].name}> was made for {_whose(others[0], catalogue)}, not for {spec.name}; "
+                "take it out of the prompt, or choose another model."
+            )
+        if near := nearest(name, mine.values(), cutoff=0.8):
+            raise RequestError(f"There is no embedding <{quoted(name, 60)}>; did you mean <{'> or <'.join(near)}>?")
+    return text
+
+
+def named_in(texts: Iterable[str], spec: ModelSpec, catalogue: Catalogue) -> list[AddOn]:
+    """Choose the embeddings for a model that texts name as `resolve_words` gives them."""
+    named = {name for text in texts for name in _BRACKETS.findall(text)} if catalogue.embeddings else set[str]()
+    able = {addon.name: addon for addon in reversed(fitting(catalogue.embeddings, spec) if named else [])}
+    return [addon for name, addon in able.items() if name in named]
 
 
 def spelled(loras: Iterable[tuple[str, float]]) -> str:
@@ -80,10 +111,10 @@ def offered(loras: Iterable[AddOn], spec: ModelSpec) -> list[AddOn]:
     return list({addon.name.lower(): addon for addon in reversed(able)}.values())[::-1]
 
 
-def nearest(typed: str, names: Iterable[str], *, most: int = 2) -> list[str]:
+def nearest(typed: str, names: Iterable[str], *, most: int = 2, cutoff: float = 0.6) -> list[str]:
     """Choose the names that are nearest to what was typed, best first."""
     by_lower = {name.lower(): name for name in names}
-    return [by_lower[near] for near in difflib.get_close_matches(typed.lower(), list(by_lower), n=most, cutoff=0.6)]
+    return [by_lower[near] for near in difflib.get_close_matches(typed.lower(), list(by_lower), n=most, cutoff=cutoff)]
 
 
 def _find(name: str, spec: ModelSpec, catalogue: Catalogue) -> AddOn:
@@ -97,9 +128,9 @@ def _find(name: str, spec: ModelSpec, catalogue: Catalogue) -> AddOn:
     others = [addon for addon in catalogue.loras if addon.name.lower() == name.lower()]
     if others:
         other = others[0]
-        for_whom = catalogue.name_of(other.only) if other.only is not None else other.made_for
         raise RequestError(
-            f"The LoRA {other.name} was made for {for_whom}, not for {spec.name}; choose another LoRA, or another model."
+            f"The LoRA {other.name} was made for {_whose(other, catalogue)}, not for {spec.name}; "
+            "choose another LoRA, or another model."
         )
     able = offered(catalogue.loras, spec)
     near = nearest(name, [addon.name for addon in able])
@@ -109,6 +140,10 @@ def _find(name: str, spec: ModelSpec, catalogue: Catalogue) -> AddOn:
         raise RequestError(f"There is no LoRA '{quoted(name, 60)}', nor any other for {spec.name}; leave it out.")
     some = ", ".join(addon.name for addon in able[:6])
     raise RequestError(f"There is no LoRA '{quoted(name, 60)}'; {spec.name} has {some}{' …' if len(able) > 6 else ''}.")
+
+
+def _whose(addon: AddOn, catalogue: Catalogue) -> str:
+    return addon.made_for if addon.only is None else catalogue.name_of(addon.only)
 
 
 def _named(text: str, whole: str) -> tuple[str, float]:

@@ -127,12 +127,31 @@ def test_generate_from_a_picture_says_so_in_the_file_and_its_record_draws_it_aga
         assert again.pixels == image.convert("RGB").tobytes()
 
 
+def test_generate_lora_draws_with_it_and_the_file_says_so() -> None:
+    assert shell("a cat <lora:chalk:0.5>", "--lora", "easelbot:0", "--seed", "5", "-o", "one.png") == 0
+    info = info_of(Path("one.png"))
+    assert ("LoRA", "chalk:0.5, easelbot:0") in info.extra
+    with Image.open("one.png") as file:
+        assert "a cat <lora:chalk:0.5> <lora:easelbot:0>" in file.info["parameters"]
+        assert 'Lora hashes: "chalk: ' in file.info["parameters"]
+        drawn = file.convert("RGB").tobytes()
+    again = generate_image("a cat", lora="chalk:0.5", seed=5, steps=2)
+    assert again.convert("RGB").tobytes() == drawn
+    assert generate_image("a cat", seed=5, steps=2).convert("RGB").tobytes() != drawn
+
+
+def test_models_lists_loras_with_the_words_that_call_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("chalk "))
+    assert line.split(None, 3) == ["chalk", "pocket", "LoCon", "chalk drawing"]
+
+
 def test_generate_every_option_of_imagine_has_both_spellings() -> None:
     names = [name for name in GenerationOptions.__dataclass_fields__ if name != "prompt"]
     values = {
         "negative_prompt": "x", "model": "pocket", "aspect": "3:2", "width": "64", "height": "64", "count": "2",
         "steps": "3", "guidance": "2.5", "seed": "4", "sampler": "Euler a", "quality": "draft", "image": "a.png",
-        "strength": "0.5", "mask": "b.png", "control": "c.png", "control_type": "canny", "control_scale": "0.8",
+        "strength": "0.5", "mask": "b.png", "control": "c.png", "control_type": "canny", "control_scale": "0.8", "lora": "chalk:0.8",
     }  # fmt: skip
     for spelling in (str, lambda name: name.replace("_", "-")):
         line = ["generate", "a prompt"]
@@ -158,6 +177,9 @@ def test_generate_every_option_of_imagine_has_both_spellings() -> None:
         (["generate", "a", "--guidance", "nan"], "Guidance takes a number"),
         (["generate", "a", "--image", "nowhere.png"], "nowhere.png cannot be read"),
         (["generate", "a", "--strength", "0.5"], "add the picture"),
+        (["generate", "a", "--lora", "chalc"], "There is no LoRA 'chalc'; did you mean chalk?"),
+        (["generate", "a", "--lora", "chalk", "--model", "sdxl"], "made for Pocket, not for Stable Diffusion XL"),
+        (["generate", "a <sketchbok>"], "did you mean <sketchbook>?"),
         (["generate", "a", "--steps", "many"], "--steps: invalid int value"),
         (["generate", "a", "--seed", "-1"], "Seed goes from 0"),
         (["generate", "a", "--stepps", "3"], "--stepps"),
