@@ -63,7 +63,7 @@ class ModelSpec:
     the pipeline. `sha256` are checksums in hexadecimal, by file inside the folder or repository; a single file's is
     under "". `inpainting` is the folder of its weights for inpainting, `controls` those of its control networks by kind
     (CONTROL_KINDS); `loras` and `embeddings` are files of its own, by name. `words_width` is how wide the words are that its UNet reads, None
-    where that is not known before it is loaded.
+    where that is not known before it is loaded. `vae` is a folder or file in the place of its own VAE.
     """
 
     id: str
@@ -100,6 +100,7 @@ class ModelSpec:
     loras: Mapping[str, str] = field(default_factory=dict[str, str])
     embeddings: Mapping[str, str] = field(default_factory=dict[str, str])
     words_width: int | None = None
+    vae: str | None = None
 
     @property
     def from_pictures(self) -> bool:
@@ -185,7 +186,7 @@ def parse_catalogue(text: str, *, origin: str, default: str | None = None) -> Ca
     Each `[models.ID]` table needs `name source family licence`, and may give `description base_px
     size_multiple sizes side_multiple min_side max_side max_pixels steps max_steps guidance max_guidance sampler samplers
     negative_prompt licence_url gated revision variant download_gb max_sequence_length guidance_end draft_lora draft_steps
-    draft_guidance draft_sampler tiny_vae quantization base sha256 inpainting controls loras embeddings`.
+    draft_guidance draft_sampler tiny_vae quantization base sha256 inpainting controls loras embeddings vae`.
 
     Raises ConfigError naming `origin`, the model and the key.
     """
@@ -196,7 +197,7 @@ def parse_catalogue(text: str, *, origin: str, default: str | None = None) -> Ca
     tables = data.get("models")
     if not isinstance(tables, dict) or not tables:
         raise ConfigError(f"{origin} names no models: it needs at least one [models.ID] table.")
-    models = tuple(_parse_model(key, table, origin) for key, table in cast("dict[str, Any]", tables).items())
+    models = tuple(make_model(key, table, origin) for key, table in cast("dict[str, Any]", tables).items())
     chosen = default or str(data.get("default") or models[0].id)
     if chosen not in {m.id for m in models}:
         known = ", ".join(m.id for m in models)
@@ -211,11 +212,12 @@ _KEYS = {
     "negative_prompt": bool, "licence_url": str, "gated": bool, "revision": str, "variant": str,
     "download_gb": (int, float), "max_sequence_length": int, "guidance_end": (int, float), "draft_lora": str,
     "draft_steps": int, "draft_guidance": (int, float), "draft_sampler": str, "tiny_vae": str, "quantization": str, "base": str,
-    "sha256": (str, dict), "inpainting": str, "controls": dict, "loras": dict, "embeddings": dict,
+    "sha256": (str, dict), "inpainting": str, "controls": dict, "loras": dict, "embeddings": dict, "vae": str,
 }  # fmt: skip
 
 
-def _parse_model(model_id: str, table: Any, origin: str) -> ModelSpec:
+def make_model(model_id: str, table: Any, origin: str) -> ModelSpec:
+    """Make a model of its table in a catalogue file, `origin`. Raises ConfigError naming the model and the key."""
     where = f"{origin}, model {model_id[:80]!r}"
     if not _ID.fullmatch(model_id) or ".." in model_id:
         raise ConfigError(f"{where}: an id has letters, digits, and . _ + - between them, at most 64.")
@@ -266,6 +268,7 @@ def _parse_model(model_id: str, table: Any, origin: str) -> ModelSpec:
         sha256=_checksums(entry, where),
         inpainting=_inpainting(entry, where),
         controls=_controls(entry, where),
+        vae=entry.get("vae") or None,
         loras=_files(entry, "loras", FAMILIES, where), embeddings=_files(entry, "embeddings", EMBEDDED, where),
     )  # fmt: skip
 

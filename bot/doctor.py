@@ -226,11 +226,14 @@ def check_models(settings: Settings) -> Iterator[Finding]:
 
 
 def check_addons(settings: Settings) -> Iterator[Finding]:
-    """Say which LoRAs and embeddings were found, and of each file that is left out, why."""
+    """Say which LoRAs and embeddings were found, and of each file that is left out, checkpoints too, why."""
     from bot.engine.addons import EMBEDDINGS, LORAS, find_addons
+    from bot.engine.checkpoints import find_checkpoints
     from bot.engine.models import load_catalogue
 
     catalogue = load_catalogue(settings)
+    for sentence in find_checkpoints(catalogue, settings.data_dir).left_out:
+        yield Finding(Verdict.NOTE, "checkpoints", sentence.rstrip("."))
     for what in (LORAS, EMBEDDINGS):
         found = find_addons(catalogue, settings.data_dir, what)
         names = ", ".join(addon.name for addon in found.addons[:SHOWN_NAMES])

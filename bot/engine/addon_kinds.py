@@ -26,6 +26,7 @@ _OTHER_KINDS = (
 _PLAIN = re.compile(r"(lora_(up|down|A|B)|lora\.(up|down)|_lora\.(up|down)|lora_linear_layer\.(up|down))\.")
 _DOWN = re.compile(r"(lora_down|lora_A|lora\.down|_lora\.down|lora_linear_layer\.down)\.")
 _READS_WORDS = re.compile(r"attn2[._](processor[._])?to_[kv]([._]|_lora)")
+_QUERY = re.compile(r"self_attn[._](q_proj|to_q)")
 _FLUX = re.compile(r"single_transformer_blocks|double_blocks|single_blocks")
 _LATER = re.compile(
     r"to_qkv_mlp_proj|double_stream_modulation|lora_unet_layers|context_refiner|txt_mlp|diffusion_model\.layers"
@@ -65,7 +66,19 @@ def family_of(header: Header) -> tuple[str, int | None] | None:
     }
     if len(widths) == 1:
         return unet_family(widths.pop())
-    return None if widths else _said(header.metadata)
+    return None if widths else _by_the_encoders(header) or _said(header.metadata)
+
+
+def _by_the_encoders(header: Header) -> tuple[str, int | None] | None:
+    """Tell a UNet's family by the text encoders that the file changes: two are SDXL's, one is as wide as the words."""
+    if any(name.startswith(("lora_te2_", "text_encoder_2.")) for name in header.tensors):
+        return "sdxl", None
+    widths = {
+        tensor.shape[1]
+        for name, tensor in header.tensors.items()
+        if name.startswith(("lora_te_", "text_encoder.")) and _QUERY.search(name) and _DOWN.search(name)
+    }
+    return unet_family(widths.pop()) if len(widths) == 1 else None
 
 
 def unet_family(width: int) -> tuple[str, int]:

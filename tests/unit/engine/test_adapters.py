@@ -15,7 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from bot.engine.adapters import ADAPTERS_KEPT, Adapter, Weighted, load_adapter, telling_words
 from bot.engine.families import Family
-from bot.engine.lanes import Lane
+from bot.engine.lanes import Formation, Lane
+from bot.engine.levers import Levers
+from bot.engine.networks import Network, arrange
 from bot.errors import ModelError
 from bot.generation import GenerationRequest
 from tests.unit.engine import tiny
@@ -113,6 +115,39 @@ def test_model_after_loras_is_the_one_before_them_bit_by_bit(tmp_path: Path) -> 
     assert before.keys() == after.keys()
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
     assert not any(module._forward_hooks for module in drawer.pipe.unet.modules())
+
+
+@torch.inference_mode()
+def test_formation_with_loras_goes_past_what_is_compiled_and_those_without_through_it(tmp_path: Path) -> None:
+    drawer = family("sd15")
+    adapter = read(drawer, write_lora("sd15", tmp_path, 1))
+    passes: list[int] = []
+
+    def counted(function: Any, /) -> Any:
+        def call(*args: Any, **options: Any) -> Any:
+            passes.append(len(args[0]))
+            return function(*args, **options)
+
+        return call
+
+    network = Network(drawer, Levers(compile=True), compile=counted)
+    for loras, rows in (((), [4]), (((adapter, 1.0),), []), ((), [4])):
+        passes.clear()
+        lanes = [with_loras(drawer, asked(seed=seed), some) for seed, some in enumerate((loras, ()))]
+        Formation(drawer, lanes, network).step()
+        assert passes == rows
+
+
+def test_load_adapter_parts_fused_projections_again(tmp_path: Path) -> None:
+    drawer = family("sd15")
+    path = write_lora("sd15", tmp_path, 1)
+    arrange(drawer.pipe, Levers(fused=True))
+    loaded = beside(drawer)
+    loaded.network = Network(drawer, Levers(fused=True))
+    load_adapter(loaded, "mine", str(path))
+    assert not loaded.network.levers.fused
+    lanes = [with_loras(drawer, asked(), ((loaded.adapters[str(path)], 0.7),))]
+    same(together(drawer, lanes, [0])[0], reference("sd15", asked(), [(path, 0.7)]))
 
 
 def in_the_words_of_sd_scripts(path: Path, target: Path, alphas: dict[str, float]) -> Path:

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
+from peft import LoraConfig, get_peft_model_state_dict
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -26,7 +28,9 @@ from bot.errors import ModelError, RequestError
 from bot.generation import RawPicture
 from tests.unit.engine.fakes import ROOT, Notes, request
 from tests.unit.engine.orders import admitted, drawn, error_of, same
+from tests.unit.engine.test_checkpoints import catalogue_of, engine_of
 from tests.unit.engine.test_diffusers_engine import pixels
+from tests.unit.engine.test_drafts import reference_pipe, theirs
 from tools.pocket.lora_pictures import is_chalk
 
 CHALK = ROOT / "models" / "pocket-extras" / "lora-chalk" / "pytorch_lora_weights.safetensors"
@@ -56,6 +60,8 @@ UNET = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
         (["unet.down_blocks.0.attn2.to_v.lora_A.weight"], (4, 2048), {}, "sdxl", "LoRA"),
         (["unet.mid_block.attn2.processor.to_k_lora.down.weight"], (4, 128), {}, "unet", "LoRA"),
         (["lora_unet_mid_block_resnets_0_conv1.lora_down.weight"], (4, 8, 3, 3), {"ss_base_model_version": "sdxl_base_v1-0"}, "sdxl", "LoCon"),
+        (["lora_te_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight"], (4, 768), {}, "sd15", "LoRA"),
+        (["lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"], (4, 1280), {}, "sdxl", "LoRA"),
         ([f"{UNET}.hada_w1_a", f"{UNET}.lora_down.weight"], (4, 768), {}, "sd15", "LoHa"),
         ([f"{UNET}.lora_down.weight", f"{UNET}.dora_scale"], (4, 768), {}, "sd15", "DoRA"),
         ([f"{UNET}.lora_down.weight", f"{UNET}.lokr_w1"], (4, 768), {}, "sd15", "LoKr"),
@@ -212,6 +218,30 @@ def test_lora_with_a_sampler_that_lanes_do_not_have_is_refused(
     monkeypatch.setattr(family, "expresses", lambda _: False)
     with pytest.raises(RequestError, match="with LoRAs and embeddings with other samplers"):
         engine.generate(request(loras=(("chalk", 1.0),)), Notes())
+
+
+def test_lora_of_the_text_encoder_too_equals_the_pipeline_and_leaves_the_same_prompt_without_it(tmp_path: Path) -> None:
+    """Encoded prompts are kept: those with a LoRA apart from those without."""
+    pipe = reference_pipe()
+    torch.manual_seed(4)
+    layers: dict[str, Any] = {}
+    for part, targets in (("unet", ["to_q", "conv1"]), ("text_encoder", ["q_proj", "out_proj", "fc1"])):
+        network = getattr(pipe, part)
+        network.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=targets, init_lora_weights=False))
+        layers[f"{part}_lora_layers"] = get_peft_model_state_dict(network)
+    StableDiffusionPipeline.save_lora_weights(tmp_path / "loras", weight_name="mine.safetensors", **layers)
+    engine = engine_of(catalogue_of(tmp_path), tmp_path)
+    asked = [request(seed=1, loras=loras) for loras in ((), (("mine", 1.5),), (("mine", 0.5),), ())]
+    drawn_now = [engine.generate(one, Notes()).pictures[0] for one in asked]
+    pipe = reference_pipe()
+    assert np.abs(pixels(drawn_now[0]) - theirs(pipe, asked[0])).max() <= 2
+    assert drawn_now[0].pixels == drawn_now[3].pixels
+    pipe.load_lora_weights(tmp_path / "loras", weight_name="mine.safetensors", adapter_name="mine")
+    for picture, one in zip(drawn_now[1:3], asked[1:3], strict=True):
+        pipe.set_adapters(["mine"], [one.loras[0][1]])
+        assert np.abs(pixels(picture) - theirs(pipe, one)).max() <= 2
+    assert np.abs(pixels(drawn_now[1]) - pixels(drawn_now[2])).mean() > 1
+    engine.close()
 
 
 @pytest.fixture
