@@ -11,6 +11,8 @@ from bot.addons import WIDTHS
 from bot.engine.headers import Header
 from bot.prompts.text import plain
 
+MAX_VECTORS = 75
+"""Of one embedding: more than a prompt has tokens for."""
 MAX_TRIGGERS = 3
 TRIGGER_CHARS = 80
 
@@ -76,7 +78,10 @@ def _by_the_encoders(header: Header) -> tuple[str, int | None] | None:
     widths = {
         tensor.shape[1]
         for name, tensor in header.tensors.items()
-        if name.startswith(("lora_te_", "text_encoder.")) and _QUERY.search(name) and _DOWN.search(name)
+        if name.startswith(("lora_te_", "text_encoder."))
+        and _QUERY.search(name)
+        and _DOWN.search(name)
+        and len(tensor.shape) >= 2
     }
     return unet_family(widths.pop()) if len(widths) == 1 else None
 
@@ -91,7 +96,7 @@ def embedding_width(header: Header) -> int | None:
     shapes = {name: tensor.shape for name, tensor in header.tensors.items()}
     if set(shapes) == {"clip_l", "clip_g"} and all(len(shape) == 2 for shape in shapes.values()):
         return shapes["clip_l"][1] + shapes["clip_g"][1]
-    if len(shapes) != 1:
+    if len(shapes) != 1 or any(len(shape) == 2 and shape[0] > MAX_VECTORS for shape in shapes.values()):
         return None
     shape = next(iter(shapes.values()))
     return shape[-1] if len(shape) in (1, 2) else None

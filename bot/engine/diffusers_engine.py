@@ -302,7 +302,9 @@ class DiffusersEngine:
             return True
         for name, weight in request.loras:
             path = path_of(self._catalogue, request.model, name)
-            if weight and (path is None or path not in loaded.adapters):
+            if weight and path in loaded.adapters:
+                loaded.use_adapter(path)  # so that the next one to be loaded does not push it out
+            elif weight:
                 load = functools.partial(load_adapter, loaded, name, path)
                 if not self._has_loaded(drawing, loaded, "a LoRA", load):
                     return False

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bot.addons import AddOn
+from bot.engine.addon_kinds import MAX_VECTORS
 from bot.engine.headers import read_header
 from bot.engine.shelf import Loaded
 from bot.errors import ModelError
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_VECTORS = 75
-"""More than a prompt has tokens for."""
 _ENCODERS = {"clip_l": ("text_encoder", "tokenizer"), "clip_g": ("text_encoder_2", "tokenizer_2")}
 
 
@@ -98,7 +97,7 @@ def _hooked(layer: Any, told: Sequence[tuple[Sequence[int], torch.Tensor]]) -> l
         given = output.clone()
         for numbers, vectors in told:
             for number, vector in zip(numbers, vectors, strict=True):
-                given[read[0] == number] = vector.to(output.device, output.dtype)
+                given[(read[0] == number).to(given.device)] = vector.to(output.device, output.dtype)
         return given
 
     return [layer.register_forward_pre_hook(before), layer.register_forward_hook(after)]

@@ -25,7 +25,7 @@ FORM_ID = re.compile(r"easel:v1:form:(?P<job>[0-9a-z]{4,32})")
 REF = r"(?P<digest>[0-9a-f]{64}):(?P<width>[1-9]\d{0,4})x(?P<height>[1-9]\d{0,4})"
 INPUT_FORM_ID = re.compile(rf"easel:v1:inputform:{REF}")
 
-MORE_CHARS = 500
+MORE_CHARS = 1000
 KEEP_SIZE = "keep"
 
 

@@ -90,13 +90,16 @@ def test_find_addons_leaves_out_what_will_not_do_and_says_why(catalogue: Catalog
     write(folder / "klein.safetensors", "transformer.single_transformer_blocks.0.attn.to_qkv_mlp_proj.lora_A.weight")
     (folder / "old.pt").write_bytes(b"\x80\x02never read")
     (folder / "false.safetensors").write_bytes(b"\x80\x04never read, either")
+    write(
+        folder / "flat.safetensors", "lora_te_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight", shape=(4,)
+    )
     outside = write(tmp_path / "outside.safetensors", f"{UNET}.lora_down.weight")
     os.symlink(outside, folder / "link.safetensors")
     told = found(catalogue, tmp_path)
     assert [addon.name for addon in told.addons] == ["good", "inner"]
     said = "\n".join(told.left_out)
     for words in (
-        "same name", "name that nobody could write", "model.safetensors is left out: it is no LoRA", "klein.safetensors is left out",
+        "same name", "name that nobody could write", "flat.safetensors is left out", "model.safetensors is left out: it is no LoRA", "klein.safetensors is left out",
         "old.pt is left out: a pickle", "is a pickle under another name", "link that leads out",
     ):  # fmt: skip
         assert words in said
@@ -125,9 +128,10 @@ def test_find_addons_embeddings_are_told_by_their_width(catalogue: Catalogue, tm
     write(folder / "hands.safetensors", "emb_params", shape=(8, 768))
     save_file({"clip_l": torch.zeros(2, 768), "clip_g": torch.zeros(2, 1280)}, folder / "both.safetensors")
     write(folder / "lora.safetensors", "a", "b")
+    write(folder / "long.safetensors", "emb_params", shape=(80, 768))
     told = found(catalogue, tmp_path, EMBEDDINGS)
     assert [(one.name, one.family) for one in told.addons] == [("both", "sdxl"), ("hands", "sd15")]
-    assert "is no textual inversion" in told.left_out[0]
+    assert ["is no textual inversion" in sentence for sentence in told.left_out] == [True, True]
 
 
 def test_short_hash_is_that_of_the_weights_without_the_header(catalogue: Catalogue, tmp_path: Path) -> None:
@@ -172,6 +176,21 @@ def test_rows_with_and_without_loras_share_their_passes_and_draw_what_they_draw_
         same(one, other)
     assert engine.generate(request(BOAT), Notes()).pictures[0].pixels == single[0].pixels
     assert np.abs(pixels(single[0]) - pixels(single[1])).mean() > 3
+
+
+def test_loras_of_a_request_do_not_push_each_other_out(
+    engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    listed = engine._catalogue
+    copies = [
+        replace(listed.loras[0], name=f"c{n}", path=str(shutil.copy(CHALK, tmp_path / f"c{n}.safetensors")))
+        for n in range(9)
+    ]
+    monkeypatch.setattr(engine, "_catalogue", replace(listed, loras=tuple(copies)))
+    for names in ((0, 1, 2, 3, 4), (5, 6, 7), (0, 8, 1, 5), (2, 3)):
+        loras = tuple((f"c{n}", 0.1) for n in names)
+        assert engine.generate(request(loras=loras, num_inference_steps=1), Notes()).pictures
+    assert len(engine.residents.use("pocket").adapters) == adapters.ADAPTERS_KEPT
 
 
 def test_lora_of_a_draft_and_of_inpainting_weights_is_drawn_with(engine: DiffusersEngine) -> None:
