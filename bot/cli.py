@@ -123,6 +123,7 @@ def _add_generate(commands: Any) -> None:
     option("guidance", type=float, metavar="X", help="how closely the prompt is followed")
     option("seed", type=int, metavar="N", help="the same seed gives the same picture; left out, one is made up")
     option("sampler", metavar="NAME", help="one of the model's samplers")
+    option("lora", metavar="NAME", help="LoRAs, as chalk:0.8 or several with commas; `python -m bot models` lists them")
     option("image", metavar="FILE", help="a picture to draw from")
     option(
         "strength",
@@ -202,7 +203,7 @@ def _options(options: argparse.Namespace, prompt: str, seed: int, inputs: Mappin
         prompt, negative_prompt=options.negative_prompt, model=options.model, aspect=options.aspect,
         width=options.width, height=options.height, count=options.count, steps=options.steps,
         guidance=options.guidance, seed=seed, sampler=options.sampler, private=options.private, spoiler=options.spoiler,
-        quality=options.quality, strength=options.strength, control_type=options.control_type,
+        quality=options.quality, lora=options.lora, strength=options.strength, control_type=options.control_type,
         control_scale=options.control_scale, image=inputs.get("image"), mask=inputs.get("mask"), control=inputs.get("control"),
         tiling=options.tiling,
         axes=tuple(read_axis(f"--grid-{side}", text) for side in "xy" if (text := getattr(options, f"grid_{side}"))),
@@ -361,18 +362,29 @@ def _models(settings: Settings, options: argparse.Namespace) -> int:
     files = model_files(catalogue, settings)
     if options.action == "fetch":
         return _fetch(files, options.model)
-    for line in list_models(catalogue, {spec.id for spec in catalogue.models if files.is_local(spec.id)}):
+    *table, blank, default = list_models(catalogue, {spec.id for spec in catalogue.models if files.is_local(spec.id)})
+    for line in (*table, *list_addons(catalogue), blank, default):
         print(line)
     return 0
+
+
+def list_addons(catalogue: Catalogue) -> list[str]:
+    """Write the LoRAs as a table, one line each with the words that call it; nothing where there are none."""
+    rows = [("LORA", "MADE FOR", "KIND", "TRIGGER WORDS")]
+    rows += [(one.name, one.made_for, one.kind, ", ".join(one.triggers)) for one in catalogue.loras]
+    return ["", *_table(rows)] if catalogue.loras else []
 
 
 def list_models(catalogue: Catalogue, local: set[str]) -> list[str]:
     """Write the catalogue as a table, one line a model."""
     rows = [("ID", "NAME", "SIZE", "LICENCE", "WHERE")]
     rows += [(spec.id, spec.name, _size(spec), spec.licence, _where(spec, local)) for spec in catalogue.models]
+    return [*_table(rows), "", f"The default is {catalogue.default}. `python -m bot models fetch ID` downloads one."]
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return [*lines, "", f"The default is {catalogue.default}. `python -m bot models fetch ID` downloads one."]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _size(spec: ModelSpec) -> str:

@@ -36,7 +36,8 @@ class GenerationOptions:
 
     `image`, `mask` and `control` name pictures that were taken in before; `base_seed` and `variation` belong together. `lines` are
     those of a list of prompts, one picture each, which takes the place of `prompt`; blank ones are skipped. `axes` are those of a sheet that
-    compares: along its top, and down its side.
+    compares: along its top, and down its side. `lora` is "name", "name:0.8" or several with commas, and `<lora:name:0.8>` may stand in
+    the prompt.
     """
 
     prompt: str
@@ -64,6 +65,7 @@ class GenerationOptions:
     tiling: bool = False
     lines: tuple[str, ...] = ()
     axes: tuple[Axis, ...] = ()
+    lora: str | None = None
 
 
 STANDARD, DRAFT = "standard", "draft"
@@ -80,6 +82,7 @@ class Variant:
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
     sampler: str | None = None
+    loras: tuple[tuple[str, float], ...] | None = None
 
     def changes(self) -> dict[str, Any]:
         """Give what it has of its own, by name."""
@@ -95,7 +98,8 @@ class GenerationRequest:
     prompt is followed without guidance. `image`, `mask` and `control` are digests of input pictures, empty where there is none:
     the picture that is drawn from, of which the last `strength` of the steps are taken; where it is redrawn (white); and the map
     that a control network of the kind `control_type` follows, counting `control_scale`. Where `base_seed` is given, the noise of
-    picture n lies between that of `base_seed` (`variation` 0) and its own (1). `tiling`: opposite edges fit together.
+    picture n lies between that of `base_seed` (`variation` 0) and its own (1). `tiling`: opposite edges fit together. `loras` are the
+    LoRAs it is drawn with, by name, each with its weight.
     """
 
     prompt: str
@@ -121,6 +125,7 @@ class GenerationRequest:
     base_seed: int | None = None
     variation: float = 0.0
     tiling: bool = False
+    loras: tuple[tuple[str, float], ...] = ()
     variants: tuple[Variant, ...] = ()
     axes: tuple[Axis, ...] = ()
 

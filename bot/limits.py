@@ -11,6 +11,7 @@ from dataclasses import replace
 from bot.catalogue import ASPECTS, Catalogue, ModelSpec
 from bot.errors import LimitReached, RequestError
 from bot.generation import DRAFT, QUALITIES, STANDARD, GenerationOptions, GenerationRequest, Variant
+from bot.prompts.addons import read_option, resolve_loras, resolve_words, take_tags
 from bot.prompts.grids import resolve_grid
 from bot.prompts.lists import MAX_LIST_PIXELS, numbered
 from bot.prompts.pictures import resolve_pictures, size_like
@@ -18,6 +19,7 @@ from bot.prompts.text import is_blank, quoted
 
 MAX_PROMPT_CHARS = 1500
 MAX_NEGATIVE_CHARS = 1000
+MAX_LORA_CHARS = 400
 MAX_COUNT = 4
 MAX_WAITING = 20
 # A Discord integer option is a double underneath: whole numbers are exact up to here.
@@ -75,14 +77,21 @@ def _resolve_list(options: GenerationOptions, catalogue: Catalogue, new_seed: Ca
             f"{count} pictures of {base.width}×{base.height} are too many for one request; at most {most} fit. "
             "Split the list, or choose a smaller size."
         )
-    return replace(base, count=count, variants=tuple(Variant(prompt=prompt) for _, prompt in prompts))
+    variants: list[Variant] = []
+    for number, prompt in prompts:
+        try:
+            one = _resolve_one(replace(options, prompt=prompt, lines=()), catalogue, lambda: base.seed, max_count=1)
+        except RequestError as error:
+            raise RequestError(f"Line {number}: {error}") from None
+        variants.append(Variant(prompt=one.prompt, loras=one.loras if one.loras != base.loras else None))
+    return replace(base, count=count, variants=tuple(variants))
 
 
 def _resolve_one(
     options: GenerationOptions, catalogue: Catalogue, new_seed: Callable[[], int], max_count: int, pictures: int = 1
 ) -> GenerationRequest:
     """Resolve what is no list. `pictures` is how many seeds have to fit where there is no count."""
-    prompt = _text(options.prompt, "prompt", MAX_PROMPT_CHARS)
+    prompt, tagged = take_tags(_text(options.prompt, "prompt", MAX_PROMPT_CHARS))
     if is_blank(prompt):  # also where only invisible characters stand
         raise RequestError("The prompt is empty; say what the picture should show.")
     spec = _model(options.model, catalogue)
@@ -92,6 +101,12 @@ def _resolve_one(
     negative = _text(options.negative_prompt or "", "negative prompt", MAX_NEGATIVE_CHARS).strip()
     if negative and not spec.negative_prompt:
         raise RequestError(f"{spec.name} takes no negative prompt; leave it out, or choose another model.")
+    if take_tags(negative)[1]:
+        raise RequestError(
+            "A LoRA goes into the prompt, not into the negative one; give it a weight below 0 to draw away from it."
+        )
+    prompt, negative = (resolve_words(text, spec, catalogue) for text in (prompt, negative))
+    loras = resolve_loras((*tagged, *read_option(_text(options.lora or "", "LoRA", MAX_LORA_CHARS))), spec, catalogue)
     width, height = _size(options, spec)
     count = 1 if options.count is None else _whole(options.count, "Count", 1, max_count)
     steps = spec.steps
@@ -125,6 +140,7 @@ def _resolve_one(
         base_seed=drawn_from.base_seed,
         variation=drawn_from.variation,
         tiling=drawn_from.tiling,
+        loras=loras,
     )
 
 

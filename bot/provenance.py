@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 from xml.sax.saxutils import escape, quoteattr
 
+from bot.addons import MAX_LORAS
 from bot.generation import STANDARD, Axis, GenerationRequest, Variant
-from bot.prompts import readers
+from bot.prompts import addons, readers
 from bot.prompts.grids import grid_words
 from bot.prompts.readers import PictureInfo, real, text_of, whole
 
@@ -56,10 +57,12 @@ def _quoted(value: str) -> str:
     return json.dumps(value, ensure_ascii=False) if re.search(r'[,\n:"]', value) else value
 
 
-def parameters_text(request: GenerationRequest, seed: int, model_name: str, version: str) -> str:
+def parameters_text(
+    request: GenerationRequest, seed: int, model_name: str, version: str, lora_hashes: Mapping[str, str] | None = None
+) -> str:
     """Write the `parameters` text of one picture, as A1111 and its kin do.
 
-    The prompt, then "Negative prompt: …" where there is one, then the settings in one line; `seed` is the
+    The prompt with its LoRAs, whose checksums are in `lora_hashes` by name, then "Negative prompt: …" where there is one, then the settings in one line; `seed` is the
     picture's own (`request.seed + n`).
     """
     settings = {
@@ -79,9 +82,14 @@ def parameters_text(request: GenerationRequest, seed: int, model_name: str, vers
             else {}
         ),
         **_grid_settings(request),
+        **(
+            {"Lora hashes": ", ".join(f"{name}: {digest}" for name, digest in lora_hashes.items())}
+            if lora_hashes
+            else {}
+        ),
         "Version": f"Easel {version}",
     }
-    lines = [request.prompt]
+    lines = [f"{request.prompt} {addons.tags(request.loras)}" if request.loras else request.prompt]
     if request.negative_prompt:
         lines.append(f"Negative prompt: {request.negative_prompt}")
     lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in settings.items()))
@@ -140,8 +148,13 @@ _REQUEST_FIELDS: dict[str, type] = {
 # What later versions added, with what it was before.
 _LATER_FIELDS: dict[str, Any] = {
     "quality": STANDARD, "guidance_end": 1.0, "image": "", "strength": 1.0, "mask": "", "control": "", "control_type": "",
-    "control_scale": 1.0, "variation": 0.0, "tiling": False,
+    "control_scale": 1.0, "variation": 0.0, "tiling": False, "loras": (),
 }  # fmt: skip
+
+
+def addon_facts(request: GenerationRequest) -> list[tuple[str, str]]:
+    """Give what a request says of its LoRAs, as (label, value)."""
+    return [("LoRA", addons.spelled(request.loras)[:400])] if request.loras else []
 
 
 def picture_facts(request: GenerationRequest) -> list[tuple[str, str]]:
@@ -203,6 +216,8 @@ def parse_easel(text: str) -> EaselRecord | None:
         values[name] = value
     for name, before in _LATER_FIELDS.items():
         value = entry.get(name, before)
+        if name == "loras":
+            value = _loras(value)
         if type(value) is not type(before):
             return None
         values[name] = value
@@ -233,7 +248,24 @@ def _parse_sheet(entry: Mapping[str, Any], count: int) -> dict[str, Any] | None:
 
 def _variant(own: dict[str, Any]) -> Variant:
     kinds = _REQUEST_FIELDS | {name: type(before) for name, before in _LATER_FIELDS.items()}
-    return Variant(**{name: kinds[name](value) for name, value in own.items()})
+    values: dict[str, Any] = {
+        name: _loras(value) if name == "loras" else kinds[name](value) for name, value in own.items()
+    }
+    return Variant(**values)
+
+
+def _loras(value: object) -> tuple[tuple[str, float], ...] | None:
+    """Read the LoRAs of a record; None where they are none."""
+    if not isinstance(value, (list, tuple)):
+        return None
+    found: list[tuple[str, float]] = []
+    for pair in cast("list[Any]", value):
+        named = cast("list[Any]", pair) if isinstance(pair, list) else []
+        weight = real(named[1]) if len(named) == 2 else None
+        if weight is None or not text_of(named[0], 100) or len(found) == MAX_LORAS:
+            return None
+        found.append((text_of(named[0], 100), weight))
+    return tuple(found)
 
 
 def _from_easel(text: str) -> PictureInfo | None:
@@ -243,7 +275,7 @@ def _from_easel(text: str) -> PictureInfo | None:
     asked = record.request
     extra = [("Version", f"Easel {record.version}"), ("Picture", f"{record.n + 1} of {asked.count}")]
     extra += [("Quality", asked.quality[:100])] if asked.quality != STANDARD else []
-    extra += picture_facts(asked)
+    extra += [*addon_facts(asked), *picture_facts(asked)]
     extra += [(label, value) for label, value in (("Request", record.job_id), ("Drawn on", record.device)) if value]
     return PictureInfo(
         source="easel", prompt=asked.prompt[: readers.KEPT_CHARS],
@@ -313,8 +345,9 @@ class Marks:
 
 
 def marks(
-    request: GenerationRequest, n: int, *, job_id: str, model_name: str, device: str, dtype: str, version: str
-) -> Marks:
+    request: GenerationRequest, n: int, *, job_id: str, model_name: str, device: str, dtype: str, version: str,
+    lora_hashes: Mapping[str, str] | None = None,
+) -> Marks:  # fmt: skip
     """Write down what made picture `n` (from 0) of a request, for its file. `job_id` is empty outside the bot.
 
     A picture of a list says what made it alone, and nothing of the others.
@@ -323,7 +356,7 @@ def marks(
         request, n = request.alone(n), 0
     seed = request.seed + n
     chunks = {
-        PARAMETERS_KEY: parameters_text(request, seed, model_name, version),
+        PARAMETERS_KEY: parameters_text(request, seed, model_name, version, lora_hashes),
         EASEL_KEY: easel_json(request, n, seed, job_id, device, dtype, version),
     }
     return Marks(chunks, iptc_xmp(version, request.prompt))

@@ -13,11 +13,12 @@ from bot import limits
 from bot.catalogue import ASPECTS, CONTROL_TYPES
 from bot.errors import AttachmentRefused, NotPermitted
 from bot.generation import QUALITIES, GenerationOptions
+from bot.prompts.addons import offered
 from bot.prompts.pictures import MAX_CONTROL_SCALE
 from bot.ui.answers import guarded
 from bot.ui.buttons import check_may_draw
 from bot.ui.cards import input_card
-from bot.ui.choices import models_matching, samplers_matching
+from bot.ui.choices import loras_matching, models_matching, samplers_matching
 from bot.ui.house import House, age_restricted, house_of, may_draw
 from bot.ui.inputs import check_file, draw_with, take
 from bot.ui.media import PICTURE_SUFFIXES, media_of
@@ -42,6 +43,7 @@ class Imagine(commands.Cog):
         guidance="How closely to follow the prompt",
         seed="The same seed and options give the same picture",
         sampler="The method of denoising",
+        lora="LoRAs, as chalk:0.8 or several with commas; <lora:chalk:0.8> in the prompt does the same",
         image="A picture to draw from",
         strength="How far to leave the picture: 0.3 keeps the layout, 0.9 follows the prompt",
         mask="What of the picture to redraw: white, or left transparent; the size of the picture",
@@ -72,6 +74,7 @@ class Imagine(commands.Cog):
         guidance: Range[float, limits.MIN_GUIDANCE, limits.MAX_GUIDANCE] | None = None,
         seed: Range[int, 0, limits.MAX_SEED] | None = None,
         sampler: str | None = None,
+        lora: Range[str, 0, limits.MAX_LORA_CHARS] | None = None,
         image: discord.Attachment | None = None,
         strength: Range[float, 0.0, 1.0] | None = None,
         mask: discord.Attachment | None = None,
@@ -89,6 +92,7 @@ class Imagine(commands.Cog):
         options = GenerationOptions(
             prompt, negative_prompt, model, aspect, width, height, count, steps, guidance, seed, sampler,
             private, spoiler, quality, strength=strength, control_type=control_type, control_scale=control_scale, tiling=tiling,
+            lora=lora,
         )  # fmt: skip
         attached = {"image": image, "mask": mask, "control": control}
         await draw_with(interaction, house_of(interaction), options, attached)
@@ -102,6 +106,13 @@ class Imagine(commands.Cog):
     async def complete_sampler(self, interaction: discord.Interaction[Any], typed: str) -> list[Choice[str]]:
         """Offer the samplers of the model chosen so far."""
         return samplers_matching(self.house.service.catalogue, interaction.namespace.model, typed)
+
+    @imagine.autocomplete("lora")
+    async def complete_lora(self, interaction: discord.Interaction[Any], typed: str) -> list[Choice[str]]:
+        """Offer the LoRAs of the model chosen so far, for the last one of those typed."""
+        catalogue = self.house.service.catalogue
+        chosen = catalogue.get(interaction.namespace.model or "") or catalogue[catalogue.default]
+        return loras_matching(typed, offered(catalogue.loras, chosen))
 
     async def use_as_input(self, interaction: discord.Interaction[Any], message: discord.Message) -> None:
         """Take in the first picture of a message; the answer has the button that says what to draw from it."""

@@ -8,9 +8,11 @@ leaves, and writes them back when it is dissolved. GPU thread.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bot.engine.adapters import Changes, Weighted
 from bot.engine.canvas import Canvas, Control, Hint, Keep, Kept, Variation, begin_from, begin_noise
 from bot.engine.families.base import CONTROL, INPAINTING, Conditioning, Family, draw_noise, random_walk
 from bot.engine.timetables import Timetable, advance
@@ -28,7 +30,7 @@ class Lane:
     `state` (states, ...): the sample first, then what its sampler remembers, float32 on the device. `owner` is whatever the
     engine keeps of the request; `member` is whose turn it is; `guided_turns` is after how many turns guidance is dropped; `walk`
     gives the noise between two sigmas where that is no draw from the generator; `keep` is what it keeps to outside of a mask, `hint` the
-    control map it follows.
+    control map it follows, `loras` what its rows are drawn with besides.
     """
 
     owner: Any
@@ -47,6 +49,7 @@ class Lane:
     keep: Keep | None = None
     hint: Hint | None = None
     tiling: bool = False
+    loras: Weighted = ()
 
     @property
     def done(self) -> bool:
@@ -95,12 +98,13 @@ def new_lane(
     base_seed: int | None = None,
     variation: float = 0.0,
     tiling: bool = False,
+    loras: Weighted = (),
 ) -> Lane:
     """Begin a picture: `size` is (width, height) in pixels; from `guidance_until`, a share of its turns, guidance is dropped.
 
-    `canvas` is the picture it begins from, whose `table` then has an entry; `hint` the control map it follows. With a
-    `base_seed` it begins with noise that is `variation` of the way from that seed's to its own, and goes on with that seed's. With
-    `tiling` opposite edges fit together.
+    `canvas` is the picture it begins from, whose `table` then has an entry; `hint` the control map it follows; `loras` are those of the
+    denoiser. With a `base_seed` it begins with noise that is `variation` of the way from that seed's to its own, and goes on with that
+    seed's. With `tiling` opposite edges fit together.
     """
     import torch
 
@@ -122,7 +126,7 @@ def new_lane(
     walk = None if table.walk is None else random_walk(table.walk, sample.shape, own)
     return Lane(
         owner, member, n, seed, key, table, conditioning, generator, state, guided_turns, arrived,
-        walk=walk, keep=start.keep, hint=hint, tiling=tiling,
+        walk=walk, keep=start.keep, hint=hint, tiling=tiling, loras=loras,
     )  # fmt: skip
 
 
@@ -146,8 +150,11 @@ class Formation:
         hints = [lane.hint for lane in lanes]
         hints += [lanes[position].hint for position in guided]
         controlled = any(hint is not None for hint in hints)
-        # What is compiled or captured takes tensors alone and no residuals, and pads with zeros.
-        plain = network is None or controlled or lanes[0].tiling
+        loras = [lane.loras for lane in lanes]
+        loras += [loras[position] for position in guided]
+        self._changes = Changes(family.denoiser, family.denoiser_name, loras) if any(loras) else None
+        # What is compiled or captured takes tensors alone, no residuals, no layers that do more, and pads with zeros.
+        plain = network is None or controlled or lanes[0].tiling or self._changes is not None
         self._forward = family.forward if network is None or plain else network
         self._padding = 0 if network is None or plain else network.rows(len(words)) - len(words)
         # Any row will do for padding, and one that is drawn is no stranger to the model than its neighbours.
@@ -195,7 +202,8 @@ class Formation:
         if self._padding:
             rows = torch.cat([rows, rows[:1].expand(self._padding, *rows.shape[1:])])
             told = torch.cat([told, told[:1].expand(self._padding)])
-        with self.family.tiled(self.lanes[0].tiling):
+        changed = nullcontext() if self._changes is None else self._changes.in_place()
+        with self.family.tiled(self.lanes[0].tiling), changed:
             output = self._forward(rows, told, self._words)[: self.rows].float()
         if len(self._guided):
             towards, away = output[:count], output[count:]

@@ -68,14 +68,19 @@ class Archive:
         version: str,
         model_names: Mapping[str, str],
         threshold: float | None = None,
+        lora_hashes: Callable[[GenerationRequest], Mapping[str, str]] | None = None,
         free_bytes: Callable[[Path], int] = _free_bytes,
     ) -> None:
-        """Take what it works with; `threshold` None is the classifier's published one. Makes `root`."""
+        """Take what it works with; `threshold` None is the classifier's published one. Makes `root`.
+
+        `lora_hashes` gives the checksums of a request's LoRAs by name; it may read files.
+        """
         self._root = root.resolve()
         self._judge = Judge(classifier, threshold=threshold)
         self._marker = marker
         self._version = version
         self._model_names = model_names
+        self._lora_hashes = lora_hashes
         self._free_bytes = free_bytes
         self._root.mkdir(parents=True, exist_ok=True)
         self._inputs = InputShelf(self._root.with_name("inputs"))
@@ -278,7 +283,7 @@ class Archive:
         name = self._model_names.get(request.model, request.model)
         marks = provenance.marks(
             request, picture.n, job_id=job_id, model_name=name, device=result.device, dtype=result.dtype,
-            version=self._version,
+            version=self._version, lora_hashes=self._lora_hashes(request) if self._lora_hashes else None,
         )  # fmt: skip
         file_name = f"easel-{job_id}-{picture.n + 1}.png"
         data = self._marker.png(picture, marks, title=file_name)

@@ -29,9 +29,19 @@ def request_text(request: GenerationRequest) -> str:
 def request_of(text: str) -> GenerationRequest:
     """Read what `request_text` wrote. Keys of a later version are left out."""
     values: dict[str, Any] = _known(json.loads(text), _REQUEST_FIELDS)
-    variants = tuple(Variant(**_known(entry, _VARIANT_FIELDS)) for entry in values.pop("variants", ()))
+    variants = tuple(_variant(entry) for entry in values.pop("variants", ()))
     axes = tuple(Axis(entry["name"], tuple(entry["values"])) for entry in values.pop("axes", ()))
-    return GenerationRequest(**values, variants=variants, axes=axes)
+    return GenerationRequest(**_with_loras(values), variants=variants, axes=axes)
+
+
+def _variant(entry: dict[str, Any]) -> Variant:
+    return Variant(**_with_loras(_known(entry, _VARIANT_FIELDS)))
+
+
+def _with_loras(values: dict[str, Any]) -> dict[str, Any]:
+    """Make pairs of what JSON has as lists."""
+    loras = values.get("loras")
+    return values if loras is None else {**values, "loras": tuple((name, weight) for name, weight in loras)}
 
 
 def _known(values: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from discord import ui
 
 from bot.errors import JobNotFound, NotPermitted, RequestError, StorageError
 from bot.generation import Actor, GenerationOptions, GenerationRequest, InputRef, Job
+from bot.prompts.addons import spelled as spelled_loras
 from bot.ui.answers import guarded, whisper
 from bot.ui.forms import REF, edit_form, editable, input_form, picture_options, ref_of, spelled
 from bot.ui.house import House, actor_of, house_of, may_draw, origin_of
@@ -247,6 +248,7 @@ def options_of(request: GenerationRequest) -> GenerationOptions:
         seed=request.seed,
         sampler=request.sampler,
         quality=request.quality,
+        lora=spelled_loras(request.loras) or None,
         private=request.private,
         spoiler=request.spoiler,
         **picture_options(request),

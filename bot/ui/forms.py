@@ -15,6 +15,7 @@ from bot.catalogue import ASPECTS, Catalogue
 from bot.errors import RequestError
 from bot.generation import STANDARD, GenerationOptions, GenerationRequest, InputRef, Job
 from bot.limits import MAX_NEGATIVE_CHARS, MAX_PROMPT_CHARS
+from bot.prompts.addons import spelled as spelled_loras
 from bot.prompts.lists import split_lines
 from bot.prompts.pictures import STRENGTH
 from bot.prompts.text import quoted
@@ -29,7 +30,7 @@ LIST_FORM_ID = "easel:v1:listform"
 LIST_CHARS = 4000
 """What a form's box holds, by Discord's rules; longer lists come as a file."""
 
-MORE_CHARS = 500
+MORE_CHARS = 1000
 KEEP_SIZE = "keep"
 
 
@@ -162,6 +163,7 @@ def more_lines(job: Job) -> str:
         "seed": str(request.seed),
         "sampler": request.sampler,
         "quality": request.quality,
+        **({"lora": spelled_loras(request.loras)} if request.loras else {}),
         **({"strength": number(request.strength)} if request.image else {}),
         **(
             {"control_type": request.control_type, "control_scale": number(request.control_scale)}
@@ -244,7 +246,7 @@ def _answers(components: list[Any]) -> Iterator[tuple[str, str]]:
 
 
 _MORE: dict[str, type] = {
-    "count": int, "steps": int, "guidance": float, "seed": int, "sampler": str, "quality": str, "private": bool, "spoiler": bool,
+    "count": int, "steps": int, "guidance": float, "seed": int, "sampler": str, "quality": str, "lora": str, "private": bool, "spoiler": bool,
     "width": int, "height": int, "strength": float, "control_type": str, "control_scale": float,
     "tiling": bool,
 }  # fmt: skip

@@ -34,6 +34,7 @@ def job_info(job: Job, catalogue: Catalogue) -> ui.LayoutView:
         ("Guidance", words.number(request.guidance_scale)),
         ("Sampler", request.sampler),
         *([("Quality", request.quality)] if request.quality != STANDARD else []),
+        *[(label, inert(value, 400)) for label, value in provenance.addon_facts(request)],
         *provenance.picture_facts(request),
         ("Seed", words.seeds(request)),
         ("Asked for", f"by <@{job.origin.user_id}>, {_when(job.created_at)}"),

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,8 +39,8 @@ def engine() -> DiffusersEngine:
 
 
 @pytest.fixture(autouse=True)
-def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, engine: DiffusersEngine) -> None:
-    """No setting of the machine's, an empty folder to be in, one engine for all."""
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, engine: DiffusersEngine) -> Iterator[None]:
+    """No setting of the machine's, an empty folder to be in, one engine for all; the log is as loud afterwards as before."""
     for name in [n for n in os.environ if n.startswith(("EASEL_", "DISCORD_", "HF_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("EASEL_DEVICE", "cpu")
@@ -46,6 +48,10 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, engine: DiffusersEngi
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(library, "_make_engine", lambda catalogue, settings: engine)
     library._studio.cache_clear()
+    ours = logging.getLogger("bot")
+    level = ours.level
+    yield
+    ours.setLevel(level)
 
 
 def shell(*arguments: str) -> int:
@@ -195,13 +201,32 @@ def test_generate_grid_that_will_not_do_says_why(
     assert words in capsys.readouterr().err
 
 
+def test_generate_lora_draws_with_it_and_the_file_says_so() -> None:
+    assert shell("a cat <lora:chalk:0.5>", "--lora", "easelbot:0", "--seed", "5", "-o", "one.png") == 0
+    info = info_of(Path("one.png"))
+    assert ("LoRA", "chalk:0.5, easelbot:0") in info.extra
+    with Image.open("one.png") as file:
+        assert "a cat <lora:chalk:0.5> <lora:easelbot:0>" in file.info["parameters"]
+        assert 'Lora hashes: "chalk: ' in file.info["parameters"]
+        drawn = file.convert("RGB").tobytes()
+    again = generate_image("a cat", lora="chalk:0.5", seed=5, steps=2)
+    assert again.convert("RGB").tobytes() == drawn
+    assert generate_image("a cat", seed=5, steps=2).convert("RGB").tobytes() != drawn
+
+
+def test_models_lists_loras_with_the_words_that_call_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("chalk "))
+    assert line.split(None, 3) == ["chalk", "pocket", "LoCon", "chalk drawing"]
+
+
 def test_generate_every_option_of_imagine_has_both_spellings() -> None:
     elsewhere = {"prompt", "lines", "axes", "base_seed", "variation"}  # those of lists, sheets and *Vary*
     names = [name for name in GenerationOptions.__dataclass_fields__ if name not in elsewhere]
     values = {
         "negative_prompt": "x", "model": "pocket", "aspect": "3:2", "width": "64", "height": "64", "count": "2",
         "steps": "3", "guidance": "2.5", "seed": "4", "sampler": "Euler a", "quality": "draft", "image": "a.png",
-        "strength": "0.5", "mask": "b.png", "control": "c.png", "control_type": "canny", "control_scale": "0.8",
+        "strength": "0.5", "mask": "b.png", "control": "c.png", "control_type": "canny", "control_scale": "0.8", "lora": "chalk:0.8",
     }  # fmt: skip
     for spelling in (str, lambda name: name.replace("_", "-")):
         line = ["generate", "a prompt"]
@@ -227,6 +252,9 @@ def test_generate_every_option_of_imagine_has_both_spellings() -> None:
         (["generate", "a", "--guidance", "nan"], "Guidance takes a number"),
         (["generate", "a", "--image", "nowhere.png"], "nowhere.png cannot be read"),
         (["generate", "a", "--strength", "0.5"], "add the picture"),
+        (["generate", "a", "--lora", "chalc"], "There is no LoRA 'chalc'; did you mean chalk?"),
+        (["generate", "a", "--lora", "chalk", "--model", "sdxl"], "made for Pocket, not for Stable Diffusion XL"),
+        (["generate", "a <sketchbok>"], "did you mean <sketchbook>?"),
         (["generate", "a", "--steps", "many"], "--steps: invalid int value"),
         (["generate", "a", "--seed", "-1"], "Seed goes from 0"),
         (["generate", "a", "--stepps", "3"], "--stepps"),

@@ -72,6 +72,11 @@ class Family(ABC):
         """The network that is called at every step."""
 
     @functools.cached_property
+    def denoiser_name(self) -> str:
+        """What the pipeline calls it."""
+        return next(name for name, part in self.pipe.components.items() if part is self.denoiser)
+
+    @functools.cached_property
     def dtype(self) -> torch.dtype:
         """The dtype of latents that enter the denoiser; kept, since asking diffusers walks over all its modules."""
         return self.denoiser.dtype
