@@ -56,6 +56,8 @@ class Mailbox:
             if isinstance(waiting, Progress) and isinstance(news, Progress):
                 finished = (*waiting.finished, *news.finished)
                 news = replace(news, preview=news.preview or waiting.preview, finished=finished)
+            elif isinstance(waiting, Progress) and waiting.finished:
+                return  # that a model is loaded again is told once more; what is finished is not
             self._newest = news
             if waiting is not None:
                 return
