@@ -97,7 +97,7 @@ def _size(value: object) -> tuple[int, int] | None:
     return sides[0], sides[1]
 
 
-def _ask(data: bytes, side_px: int | None, *, mask: bool) -> tuple[dict[str, Any], bytes]:
+def _ask(data: bytes, side_px: int | None = None, *, mask: bool = False) -> tuple[dict[str, Any], bytes]:
     # Only what Windows needs to start a program: a decoder that is taken over finds no token in its environment.
     environment = {key: os.environ[key] for key in ("SYSTEMROOT", "PATH") if key in os.environ}
     asked = [] if side_px is None else [str(side_px), *(["mask"] if mask else [])]

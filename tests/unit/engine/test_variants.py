@@ -9,6 +9,7 @@ import pytest
 
 from bot.engine import diffusers_engine
 from bot.engine.diffusers_engine import DiffusersEngine
+from bot.engine.fitting import Fitting
 from bot.errors import InvalidOutput
 from bot.generation import Axis, GenerationRequest, InputPictures, RawPicture, Variant
 from tests.unit.engine.fakes import Notes, request
@@ -44,7 +45,8 @@ def test_variants_of_steps_guidance_sampler_and_seed_are_each_drawn_as_alone(eng
     equals_each_alone(engine, request(count=5, variants=variants))
 
 
-def test_list_shares_its_passes(engine: DiffusersEngine, rows: list[int]) -> None:
+def test_list_shares_its_passes(engine: DiffusersEngine, rows: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_fitting", Fitting())  # other tests fill this engine's memory
     engine.generate(listed(*PROMPTS, "a hill"), Notes())
     assert max(rows) == 8  # four pictures, two rows each
 
