@@ -16,6 +16,7 @@ from bot.prompts.grids import resolve_grid
 from bot.prompts.lists import MAX_LIST_PIXELS, numbered
 from bot.prompts.pictures import resolve_pictures, size_like
 from bot.prompts.text import is_blank, quoted
+from bot.prompts.weights import check_weights
 
 MAX_PROMPT_CHARS = 1500
 MAX_NEGATIVE_CHARS = 1000
@@ -106,6 +107,8 @@ def _resolve_one(
             "A LoRA goes into the prompt, not into the negative one; give it a weight below 0 to draw away from it."
         )
     prompt, negative = (resolve_words(text, spec, catalogue) for text in (prompt, negative))
+    check_weights(prompt, spec, "prompt")
+    check_weights(negative, spec, "negative prompt")
     loras = resolve_loras((*tagged, *read_option(_text(options.lora or "", "LoRA", MAX_LORA_CHARS))), spec, catalogue)
     width, height = _size(options, spec)
     count = 1 if options.count is None else _whole(options.count, "Count", 1, max_count)
