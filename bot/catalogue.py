@@ -139,13 +139,28 @@ ASPECTS = ("1:1", "3:2", "2:3", "4:3", "3:4", "16:9", "9:16")
 
 
 @dataclass(frozen=True, slots=True)
+class Style:
+    """What a style does: `prompt` has `{prompt}` where the member's words go; `negative` is avoided as well."""
+
+    id: str
+    name: str
+    prompt: str
+    negative: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Catalogue:
-    """The models in the file's order, and what goes onto them; `default` is the id used where none is named."""
+    """The models in the file's order, and what goes onto them; `default` is the id used where none is named.
+
+    `styles` may wrap prompts; `negative` is avoided in every picture of a model that takes a negative prompt.
+    """
 
     models: tuple[ModelSpec, ...]
     default: str
     loras: tuple[AddOn, ...] = ()
     embeddings: tuple[AddOn, ...] = ()
+    styles: tuple[Style, ...] = ()
+    negative: str = ""
 
     def get(self, model_id: str) -> ModelSpec | None:
         """Find a model by id; None where there is none."""
