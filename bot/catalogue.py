@@ -34,6 +34,8 @@ TILED = CONTROLLED
 """Families that may draw pictures whose opposite edges fit together."""
 VARIED = (*FROM_PICTURES, "flux2", "z-image")
 """Families that may vary a picture by its noise."""
+WEIGHED = CONTROLLED
+"""Families whose prompts may have weights, be mixed, and be of any length."""
 CONTROL_KINDS = ("canny", "scribble", "depth", "pose", "tile")
 READY_MADE = "raw "
 """Before a kind: the picture is such a map already."""
@@ -137,13 +139,28 @@ ASPECTS = ("1:1", "3:2", "2:3", "4:3", "3:4", "16:9", "9:16")
 
 
 @dataclass(frozen=True, slots=True)
+class Style:
+    """What a style does: `prompt` has `{prompt}` where the member's words go; `negative` is avoided as well."""
+
+    id: str
+    name: str
+    prompt: str
+    negative: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Catalogue:
-    """The models in the file's order, and what goes onto them; `default` is the id used where none is named."""
+    """The models in the file's order, and what goes onto them; `default` is the id used where none is named.
+
+    `styles` may wrap prompts; `negative` is avoided in every picture of a model that takes a negative prompt.
+    """
 
     models: tuple[ModelSpec, ...]
     default: str
     loras: tuple[AddOn, ...] = ()
     embeddings: tuple[AddOn, ...] = ()
+    styles: tuple[Style, ...] = ()
+    negative: str = ""
 
     def get(self, model_id: str) -> ModelSpec | None:
         """Find a model by id; None where there is none."""

@@ -123,6 +123,7 @@ def _add_generate(commands: Any) -> None:
     option("guidance", type=float, metavar="X", help="how closely the prompt is followed")
     option("seed", type=int, metavar="N", help="the same seed gives the same picture; left out, one is made up")
     option("sampler", metavar="NAME", help="one of the model's samplers")
+    option("style", metavar="NAME", help="words around the prompt; /styles and bot/prompts/styles.toml list them")
     option("lora", metavar="NAME", help="LoRAs, as chalk:0.8 or several with commas; `python -m bot models` lists them")
     option("image", metavar="FILE", help="a picture to draw from")
     option(
@@ -203,7 +204,7 @@ def _options(options: argparse.Namespace, prompt: str, seed: int, inputs: Mappin
         prompt, negative_prompt=options.negative_prompt, model=options.model, aspect=options.aspect,
         width=options.width, height=options.height, count=options.count, steps=options.steps,
         guidance=options.guidance, seed=seed, sampler=options.sampler, private=options.private, spoiler=options.spoiler,
-        quality=options.quality, lora=options.lora, strength=options.strength, control_type=options.control_type,
+        quality=options.quality, lora=options.lora, style=options.style, strength=options.strength, control_type=options.control_type,
         control_scale=options.control_scale, image=inputs.get("image"), mask=inputs.get("mask"), control=inputs.get("control"),
         tiling=options.tiling,
         axes=tuple(read_axis(f"--grid-{side}", text) for side in "xy" if (text := getattr(options, f"grid_{side}"))),

@@ -136,6 +136,8 @@ class Settings:
         "EASEL_KEEP_DAYS", _integer(1, 3650), "a whole number from 1 to 3650", "How long finished requests and their pictures are kept, in days.", 30)
     budget_megapixel_steps: int = _setting(
         "EASEL_BUDGET_MEGAPIXEL_STEPS", _integer(0, 10**9), "a whole number from 0 to 1000000000", "What a member may draw a day (UTC), in megapixel-steps: megapixels times steps times pictures. 0 is no limit.", 0)
+    negative_prompt: str | None = _setting(
+        "EASEL_NEGATIVE_PROMPT", _text, "words", "What every picture should avoid, added to members' negative prompts where a model takes one.")
     # fmt: on
 
     @property

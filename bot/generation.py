@@ -66,6 +66,7 @@ class GenerationOptions:
     lines: tuple[str, ...] = ()
     axes: tuple[Axis, ...] = ()
     lora: str | None = None
+    style: str | None = None
 
 
 STANDARD, DRAFT = "standard", "draft"
@@ -99,7 +100,8 @@ class GenerationRequest:
     the picture that is drawn from, of which the last `strength` of the steps are taken; where it is redrawn (white); and the map
     that a control network of the kind `control_type` follows, counting `control_scale`. Where `base_seed` is given, the noise of
     picture n lies between that of `base_seed` (`variation` 0) and its own (1). `tiling`: opposite edges fit together. `loras` are the
-    LoRAs it is drawn with, by name, each with its weight.
+    LoRAs it is drawn with, by name, each with its weight. `style` is the id of one; what it did, and what is avoided on the whole
+    server, is `wrap`, with `{prompt}` where the prompt goes, and `more_negative`: the prompts themselves are as they were typed.
     """
 
     prompt: str
@@ -126,6 +128,9 @@ class GenerationRequest:
     variation: float = 0.0
     tiling: bool = False
     loras: tuple[tuple[str, float], ...] = ()
+    style: str = ""
+    wrap: str = ""
+    more_negative: str = ""
     variants: tuple[Variant, ...] = ()
     axes: tuple[Axis, ...] = ()
 
@@ -138,6 +143,20 @@ class GenerationRequest:
         """Give the request that draws picture n and no other."""
         own = self.variants[n].changes() if self.variants else {}
         return replace(self, **{"seed": self.seed + n, "count": 1, "variants": (), "axes": (), **own})
+
+    @property
+    def told(self) -> GenerationRequest:
+        """The request as a model is told it: style and server-wide words written out."""
+
+        def wrapped(prompt: str) -> str:
+            return self.wrap.replace("{prompt}", prompt) if self.wrap else prompt
+
+        negative = ", ".join(filter(None, (self.negative_prompt, self.more_negative)))
+        variants = tuple(
+            one if one.prompt is None else replace(one, prompt=wrapped(one.prompt)) for one in self.variants
+        )
+        plain = {"style": "", "wrap": "", "more_negative": ""}
+        return replace(self, prompt=wrapped(self.prompt), negative_prompt=negative, variants=variants, **plain)
 
     @property
     def steps_taken(self) -> int:

@@ -202,6 +202,7 @@ def generate_image(
     seed: int | None = None,
     sampler: str | None = None,
     quality: str | None = None,
+    style: str | None = None,
     lora: str | None = None,
     image: Image.Image | str | os.PathLike[str] | None = None,
     strength: float | None = None,
@@ -219,7 +220,7 @@ def generate_image(
     """
     images = generate_images(
         prompt, negative_prompt=negative_prompt, model=model, aspect=aspect, width=width, height=height, count=1,
-        steps=steps, guidance=guidance, seed=seed, sampler=sampler, quality=quality, lora=lora, image=image, strength=strength, mask=mask,
+        steps=steps, guidance=guidance, seed=seed, sampler=sampler, quality=quality, style=style, lora=lora, image=image, strength=strength, mask=mask,
         control=control, control_type=control_type, control_scale=control_scale, tiling=tiling,
     )  # fmt: skip
     return images[0]

@@ -15,7 +15,9 @@ from bot.prompts.addons import read_option, resolve_loras, resolve_words, take_t
 from bot.prompts.grids import resolve_grid
 from bot.prompts.lists import MAX_LIST_PIXELS, numbered
 from bot.prompts.pictures import resolve_pictures, size_like
+from bot.prompts.styles import find_style
 from bot.prompts.text import is_blank, quoted
+from bot.prompts.weights import check_weights
 
 MAX_PROMPT_CHARS = 1500
 MAX_NEGATIVE_CHARS = 1000
@@ -106,6 +108,10 @@ def _resolve_one(
             "A LoRA goes into the prompt, not into the negative one; give it a weight below 0 to draw away from it."
         )
     prompt, negative = (resolve_words(text, spec, catalogue) for text in (prompt, negative))
+    check_weights(prompt, spec, "prompt")
+    check_weights(negative, spec, "negative prompt")
+    style = find_style(options.style, catalogue.styles) if options.style else None
+    avoided = (style.negative if style else "", catalogue.negative)
     loras = resolve_loras((*tagged, *read_option(_text(options.lora or "", "LoRA", MAX_LORA_CHARS))), spec, catalogue)
     width, height = _size(options, spec)
     count = 1 if options.count is None else _whole(options.count, "Count", 1, max_count)
@@ -141,6 +147,9 @@ def _resolve_one(
         variation=drawn_from.variation,
         tiling=drawn_from.tiling,
         loras=loras,
+        style=style.id if style else "",
+        wrap=style.prompt if style else "",
+        more_negative=", ".join(filter(None, avoided)) if spec.negative_prompt else "",
     )
 
 

@@ -18,6 +18,7 @@ from bot.generation import GenerationRequest
 from bot.prompts import terms
 from bot.prompts.lists import numbered
 from bot.prompts.text import fold
+from bot.prompts.weights import words_of
 
 REFUSAL = (
     "Easel does not draw minors in a sexual context, and this prompt reads like one. "
@@ -69,6 +70,8 @@ class Moderator:
         """
         if _NEGATED_WEIGHT.search(negative_prompt):
             prompt = f"{prompt}\n{negative_prompt}"
+        if (words := words_of(prompt)) != prompt:  # brackets in the middle of a word hide it from nobody
+            prompt = f"{prompt}\n{words}"
         asked = _Reading(prompt)
         if asked.names(terms.ALWAYS) or asked.runs_both_together():
             raise ModerationRefused(REFUSAL)

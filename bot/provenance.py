@@ -65,6 +65,7 @@ def parameters_text(
     The prompt with its LoRAs, whose checksums are in `lora_hashes` by name, then "Negative prompt: …" where there is one, then the settings in one line; `seed` is the
     picture's own (`request.seed + n`).
     """
+    request = request.told
     settings = {
         "Steps": str(request.num_inference_steps),
         "Sampler": request.sampler,
@@ -149,6 +150,7 @@ _REQUEST_FIELDS: dict[str, type] = {
 _LATER_FIELDS: dict[str, Any] = {
     "quality": STANDARD, "guidance_end": 1.0, "image": "", "strength": 1.0, "mask": "", "control": "", "control_type": "",
     "control_scale": 1.0, "variation": 0.0, "tiling": False, "loras": (),
+    "style": "", "wrap": "", "more_negative": "",
 }  # fmt: skip
 
 
@@ -170,6 +172,8 @@ def picture_facts(request: GenerationRequest) -> list[tuple[str, str]]:
         found.append(("Variation", f"{_number(request.variation)} away from seed {request.base_seed}"))
     if request.tiling:
         found.append(("Tiling", "yes"))
+    if request.style:
+        found.append(("Style", f"{request.style[:40]}: {request.wrap.replace('{prompt}', '…')[:200]}"))
     if request.axes:
         found.append(("Compares", grid_words(request.axes)))
     return found

@@ -15,7 +15,7 @@ TEXT = """\
 **Draw**
 `/imagine prompt: a sunset over a beach` is all it takes. The rest is optional: `negative_prompt` says what to \
 avoid, `model` who draws, `aspect` (or `width` and `height`) the shape, `count` how many, `steps` and `guidance` \
-how, `seed` which of all possible pictures, `sampler` by which method, `quality` whether a quick \
+how, `seed` which of all possible pictures, `sampler` by which method, `style` words around the prompt, `quality` whether a quick \
 draft will do. `private` shows the pictures only to you, \
 `spoiler` hides them behind a click.
 
@@ -37,7 +37,7 @@ message, the files and our record of them (yours, or anybody's for moderators).
 
 **Look around**
 `/queue` what is drawn and where you stand · `/cancel` take requests back · `/history` your pictures · `/models` what \
-can draw here · `/info` read the parameters out of any picture file
+can draw here · `/styles` the styles · `/info` read the parameters out of any picture file
 
 **Your data**
 `/privacy export` gives you all that is kept of you · `/privacy delete` removes it"""

@@ -18,7 +18,7 @@ from bot.prompts.pictures import MAX_CONTROL_SCALE
 from bot.ui.answers import guarded
 from bot.ui.buttons import check_may_draw
 from bot.ui.cards import input_card
-from bot.ui.choices import loras_matching, models_matching, samplers_matching
+from bot.ui.choices import loras_matching, matching, models_matching, samplers_matching
 from bot.ui.house import House, age_restricted, house_of, may_draw
 from bot.ui.inputs import check_file, draw_with, take
 from bot.ui.media import PICTURE_SUFFIXES, media_of
@@ -43,6 +43,7 @@ class Imagine(commands.Cog):
         guidance="How closely to follow the prompt",
         seed="The same seed and options give the same picture",
         sampler="The method of denoising",
+        style="Words around the prompt; /styles lists them",
         lora="LoRAs, as chalk:0.8 or several with commas; <lora:chalk:0.8> in the prompt does the same",
         image="A picture to draw from",
         strength="How far to leave the picture: 0.3 keeps the layout, 0.9 follows the prompt",
@@ -74,6 +75,7 @@ class Imagine(commands.Cog):
         guidance: Range[float, limits.MIN_GUIDANCE, limits.MAX_GUIDANCE] | None = None,
         seed: Range[int, 0, limits.MAX_SEED] | None = None,
         sampler: str | None = None,
+        style: str | None = None,
         lora: Range[str, 0, limits.MAX_LORA_CHARS] | None = None,
         image: discord.Attachment | None = None,
         strength: Range[float, 0.0, 1.0] | None = None,
@@ -92,7 +94,7 @@ class Imagine(commands.Cog):
         options = GenerationOptions(
             prompt, negative_prompt, model, aspect, width, height, count, steps, guidance, seed, sampler,
             private, spoiler, quality, strength=strength, control_type=control_type, control_scale=control_scale, tiling=tiling,
-            lora=lora,
+            lora=lora, style=style,
         )  # fmt: skip
         attached = {"image": image, "mask": mask, "control": control}
         await draw_with(interaction, house_of(interaction), options, attached)
@@ -106,6 +108,13 @@ class Imagine(commands.Cog):
     async def complete_sampler(self, interaction: discord.Interaction[Any], typed: str) -> list[Choice[str]]:
         """Offer the samplers of the model chosen so far."""
         return samplers_matching(self.house.service.catalogue, interaction.namespace.model, typed)
+
+    @imagine.autocomplete("style")
+    async def complete_style(self, interaction: discord.Interaction[Any], typed: str) -> list[Choice[str]]:
+        """Offer styles whose id or name contains what is typed."""
+        return matching(
+            typed, [(f"{style.name} · {style.id}", style.id) for style in self.house.service.catalogue.styles]
+        )
 
     @imagine.autocomplete("lora")
     async def complete_lora(self, interaction: discord.Interaction[Any], typed: str) -> list[Choice[str]]:

@@ -145,7 +145,7 @@ class DiffusersEngine:
 
     def admit(self, order: Order) -> None:
         """Take an order whose model is local. Never raises; the order's end says what went wrong."""
-        request = order.request
+        request = order.request.told
         spec = self._catalogue.get(request.model)
         if spec is None:
             order.fail(ModelError(f"The model {request.model!r} is not in the catalogue any more; choose another one."))

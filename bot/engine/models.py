@@ -6,7 +6,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from bot.catalogue import Catalogue, ModelSpec, parse_catalogue
+from bot.catalogue import Catalogue, ModelSpec, Style, parse_catalogue
 from bot.config import Settings
 from bot.engine.addons import EMBEDDINGS, LORAS, with_addons
 from bot.engine.base import Weights
@@ -16,6 +16,7 @@ from bot.engine.sources import MAX_INDEX_BYTES, json_object, read_text
 from bot.engine.vaes import find_vae
 from bot.engine.weights import ModelFiles
 from bot.errors import ConfigError
+from bot.prompts.styles import SHIPPED, merged, parse_styles
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +46,23 @@ def load_catalogue(settings: Settings) -> Catalogue:
         spec if spec.vae is None else replace(spec, vae=find_vae(spec.vae, root, data_dir)) for spec in catalogue.models
     )
     catalogue = with_addons(locate_parts(replace(catalogue, models=vaes), root), data_dir)
+    catalogue = replace(catalogue, styles=load_styles(data_dir), negative=settings.negative_prompt or "")
     if settings.model is not None:
         return catalogue
     return replace(catalogue, default=default_model(catalogue, model_files(catalogue, settings), settings.device))
+
+
+def load_styles(data_dir: Path) -> tuple[Style, ...]:
+    """Read the styles that come with Easel, and the operator's `styles.toml`. Raises ConfigError naming file, style and key."""
+    own = data_dir / "styles.toml"
+    shipped = parse_styles(SHIPPED.read_text(encoding="utf-8"), str(SHIPPED))
+    try:
+        text = own.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return shipped
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{own} cannot be read: {error}.") from None
+    return merged(shipped, parse_styles(text, str(own)))
 
 
 def locate_parts(catalogue: Catalogue, root: Path) -> Catalogue:

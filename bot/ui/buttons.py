@@ -248,6 +248,7 @@ def options_of(request: GenerationRequest) -> GenerationOptions:
         seed=request.seed,
         sampler=request.sampler,
         quality=request.quality,
+        style=request.style or None,
         lora=spelled_loras(request.loras) or None,
         private=request.private,
         spoiler=request.spoiler,

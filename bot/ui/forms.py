@@ -163,6 +163,7 @@ def more_lines(job: Job) -> str:
         "seed": str(request.seed),
         "sampler": request.sampler,
         "quality": request.quality,
+        **({"style": request.style} if request.style else {}),
         **({"lora": spelled_loras(request.loras)} if request.loras else {}),
         **({"strength": number(request.strength)} if request.image else {}),
         **(
@@ -246,7 +247,7 @@ def _answers(components: list[Any]) -> Iterator[tuple[str, str]]:
 
 
 _MORE: dict[str, type] = {
-    "count": int, "steps": int, "guidance": float, "seed": int, "sampler": str, "quality": str, "lora": str, "private": bool, "spoiler": bool,
+    "count": int, "steps": int, "guidance": float, "seed": int, "sampler": str, "quality": str, "style": str, "lora": str, "private": bool, "spoiler": bool,
     "width": int, "height": int, "strength": float, "control_type": str, "control_scale": float,
     "tiling": bool,
 }  # fmt: skip

@@ -143,3 +143,19 @@ async def test_vary_a_variation_draws_from_the_picture_itself(world: World) -> N
     request = (await job_of(world, again)).request
     assert (request.base_seed, request.strength, len(request.image)) == (None, 0.35, 64)
     assert "Vary strong" in labels(again.components)
+
+
+async def test_imagine_style_wraps_the_prompt_and_the_card_shows_what_was_typed(world: World) -> None:
+    message = await world.drawn(await world.ada.slash(world.channel, "imagine", prompt=STAR, style="neon", steps=2))
+    request = (await job_of(world, message)).request
+    assert (request.prompt, request.style, request.told.prompt) == (
+        STAR,
+        "neon",
+        f"{STAR}, neon lights, glowing at night",
+    )
+    answer = await world.bob.click(message.message, label="Info")
+    assert "**Style** neon" in "\n".join(texts(answer.response.components))
+    listed = await world.ada.slash(world.channel, "styles")
+    assert "**Pixel art** `pixel-art`" in "\n".join(texts(listed.response.components))
+    refused = await world.ada.slash(world.channel, "imagine", prompt=STAR, style="nean")
+    assert "did you mean neon" in refused.response.content

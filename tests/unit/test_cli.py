@@ -225,7 +225,7 @@ def test_generate_every_option_of_imagine_has_both_spellings() -> None:
     names = [name for name in GenerationOptions.__dataclass_fields__ if name not in elsewhere]
     values = {
         "negative_prompt": "x", "model": "pocket", "aspect": "3:2", "width": "64", "height": "64", "count": "2",
-        "steps": "3", "guidance": "2.5", "seed": "4", "sampler": "Euler a", "quality": "draft", "image": "a.png",
+        "steps": "3", "guidance": "2.5", "seed": "4", "sampler": "Euler a", "quality": "draft", "style": "neon", "image": "a.png",
         "strength": "0.5", "mask": "b.png", "control": "c.png", "control_type": "canny", "control_scale": "0.8", "lora": "chalk:0.8",
     }  # fmt: skip
     for spelling in (str, lambda name: name.replace("_", "-")):

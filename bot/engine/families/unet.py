@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from bot.engine.families.base import CONTROL, INPAINTING, Conditioning, Family, Words, decode_with, timesteps_by
+from bot.engine.weighting import embed, plainly
 from bot.generation import GenerationRequest
 
 if TYPE_CHECKING:
@@ -52,9 +53,12 @@ class StableDiffusion(Family):
     def encode(self, request: GenerationRequest) -> Conditioning:
         """Run the text encoder over a request's prompts."""
         guided = self._is_guided(request)
-        positive, negative = self.pipe.encode_prompt(
-            request.prompt, self.device, 1, guided, request.negative_prompt or None
-        )
+        texts = plainly(self.pipe, request.prompt, request.negative_prompt)
+        if texts is None:
+            told = embed(self.pipe, request.prompt, request.negative_prompt, self.device)
+            positive, negative = told.prompt, told.away
+        else:
+            positive, negative = self.pipe.encode_prompt(texts[0], self.device, 1, guided, texts[1] or None)
         more = self._guidance_embedding(request, positive.dtype)
         words = Words({"encoder_hidden_states": positive, **more})
         away_from = Words({"encoder_hidden_states": negative, **more}) if guided else None
@@ -117,13 +121,17 @@ class StableDiffusionXL(StableDiffusion):
     def encode(self, request: GenerationRequest) -> Conditioning:
         """Run both text encoders over a request's prompts."""
         guided = self._is_guided(request)
-        positive, negative, pooled, negative_pooled = self.pipe.encode_prompt(
-            request.prompt,
-            device=self.device,
-            num_images_per_prompt=1,
-            do_classifier_free_guidance=guided,
-            negative_prompt=request.negative_prompt or None,
-        )
+        texts = plainly(self.pipe, request.prompt, request.negative_prompt)
+        if texts is None:
+            positive, negative, pooled, negative_pooled = self._embed(request)
+        else:
+            positive, negative, pooled, negative_pooled = self.pipe.encode_prompt(
+                texts[0],
+                device=self.device,
+                num_images_per_prompt=1,
+                do_classifier_free_guidance=guided,
+                negative_prompt=texts[1] or None,
+            )
         size = (request.height, request.width)
         second: Any = self.pipe.text_encoder_2
         width = int(pooled.shape[-1]) if second is None else second.config.projection_dim
@@ -162,6 +170,16 @@ class StableDiffusionXL(StableDiffusion):
                 return super().decode(latents, width, height)
             mean, deviation = spread
             return decode_with(self.pipe.vae, latents * deviation / self.pipe.vae.config.scaling_factor + mean)
+
+    def _embed(self, request: GenerationRequest) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Embed prompts with weights or of any length; without a negative prompt it is guided away from nothing, as the pipeline does."""
+        told = embed(self.pipe, request.prompt, request.negative_prompt, self.device)
+        assert told.pooled is not None
+        assert told.pooled_away is not None
+        away, pooled_away = told.away, told.pooled_away
+        if not request.negative_prompt and self.pipe.config.force_zeros_for_empty_prompt:
+            away, pooled_away = away * 0, pooled_away * 0
+        return told.prompt, away, told.pooled, pooled_away
 
     def _time_ids(self, size: tuple[int, int], dtype: torch.dtype, width: int) -> torch.Tensor:
         """What a row is told of its size (height, width), (1, 6)."""
