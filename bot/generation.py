@@ -49,6 +49,29 @@ class GenerationOptions:
     control_scale: float | None = None
 
 
+PLAIN, DETAIL = "plain", "detail"
+UPSCALE_MODES = (PLAIN, DETAIL)
+"""How a picture is enlarged: by a network alone, or redrawn in tiles after that."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpscaleOptions:
+    """What somebody asked for of a picture that was taken in whole.
+
+    `prompt`, `negative_prompt` and `model` are those of the picture, where they are known.
+    """
+
+    image: InputRef
+    factor: int = 2
+    mode: str = PLAIN
+    prompt: str = ""
+    negative_prompt: str = ""
+    model: str = ""
+    seed: int | None = None
+    private: bool = False
+    spoiler: bool = False
+
+
 STANDARD, DRAFT = "standard", "draft"
 QUALITIES = (STANDARD, DRAFT)
 """`draft`: few steps by the model's own few-step weights, decoded by a tiny VAE."""
@@ -62,6 +85,9 @@ class GenerationRequest:
     prompt is followed without guidance. `image`, `mask` and `control` are digests of input pictures, empty where there is none:
     the picture that is drawn from, of which the last `strength` of the steps are taken; where it is redrawn (white); and the map
     that a control network of the kind `control_type` follows, counting `control_scale`.
+
+    With `upscale` (2 or 4; 0 draws) `image` is enlarged so many times to this size, as `upscale_mode` says (UPSCALE_MODES); it was
+    drawn by `upscale_source`, where that is known. `model` is then the upscaler's, or the one that redraws the details.
     """
 
     prompt: str
@@ -84,6 +110,9 @@ class GenerationRequest:
     control: str = ""
     control_type: str = ""
     control_scale: float = 1.0
+    upscale: int = 0
+    upscale_mode: str = ""
+    upscale_source: str = ""
 
     @property
     def steps_taken(self) -> int:

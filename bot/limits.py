@@ -12,6 +12,7 @@ from bot.errors import LimitReached, RequestError
 from bot.generation import DRAFT, QUALITIES, STANDARD, GenerationOptions, GenerationRequest
 from bot.prompts.pictures import resolve_pictures, size_like
 from bot.prompts.text import is_blank, quoted
+from bot.prompts.upscaling import redraws
 
 MAX_PROMPT_CHARS = 1500
 MAX_NEGATIVE_CHARS = 1000
@@ -93,8 +94,14 @@ def price(request: GenerationRequest) -> int:
 
 
 def drawn_price(request: GenerationRequest, sizes: Sequence[tuple[int, int]]) -> int:
-    """Price the pictures that were really drawn, given their sizes in pixels. Pure."""
-    return sum(width * height for width, height in sizes) * request.steps_taken
+    """Price the pictures that were really drawn, given their sizes in pixels. Pure.
+
+    To enlarge one costs a step of its new size, and those in which its details are redrawn.
+    """
+    steps = request.steps_taken
+    if request.upscale:
+        steps = 1 + (steps if redraws(request) else 0)
+    return sum(width * height for width, height in sizes) * steps
 
 
 def check_budget(price: int, spent: int, budget: int) -> None:

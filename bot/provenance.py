@@ -18,6 +18,7 @@ from xml.sax.saxutils import escape, quoteattr
 from bot.generation import STANDARD, GenerationRequest
 from bot.prompts import readers
 from bot.prompts.readers import PictureInfo, real, text_of, whole
+from bot.prompts.upscaling import is_plain, redraws
 
 __all__ = [
     "EaselRecord",
@@ -60,15 +61,19 @@ def parameters_text(request: GenerationRequest, seed: int, model_name: str, vers
     The prompt, then "Negative prompt: …" where there is one, then the settings in one line; `seed` is the
     picture's own (`request.seed + n`).
     """
-    settings = {
+    drawn = {
         "Steps": str(request.num_inference_steps),
         "Sampler": request.sampler,
         "CFG scale": _number(request.guidance_scale),
         "Seed": str(seed),
+    }
+    settings = {
+        **({} if is_plain(request) else drawn),
         "Size": f"{request.width}x{request.height}",
         "Model": model_name,
         **({"Quality": request.quality} if request.quality != STANDARD else {}),
-        **({"Denoising strength": _number(request.strength)} if request.image else {}),
+        **({"Denoising strength": _number(request.strength)} if request.image and not is_plain(request) else {}),
+        **({"Postprocess upscale by": str(request.upscale)} if request.upscale else {}),
         **(
             {"Control": request.control_type, "Control scale": _number(request.control_scale)}
             if request.control
@@ -119,14 +124,18 @@ _REQUEST_FIELDS: dict[str, type] = {
 # What later versions added, with what it was before.
 _LATER_FIELDS: dict[str, Any] = {
     "quality": STANDARD, "guidance_end": 1.0, "image": "", "strength": 1.0, "mask": "", "control": "", "control_type": "",
-    "control_scale": 1.0,
+    "control_scale": 1.0, "upscale": 0, "upscale_mode": "", "upscale_source": "",
 }  # fmt: skip
 
 
 def picture_facts(request: GenerationRequest) -> list[tuple[str, str]]:
     """Give what a request says of the pictures it is drawn from, as (label, value)."""
     found: list[tuple[str, str]] = []
-    if request.image:
+    if request.upscale:
+        how = f", details redrawn at strength {_number(request.strength)}" if redraws(request) else ""
+        found.append(("Upscaled", f"×{request.upscale}{how}"))
+        found += [("Drawn by", request.upscale_source[:100])] if request.upscale_source else []
+    elif request.image:
         found.append(
             ("From a picture", f"strength {_number(request.strength)}{', a part of it' if request.mask else ''}")
         )
@@ -191,10 +200,12 @@ def _from_easel(text: str) -> PictureInfo | None:
     extra += [("Quality", asked.quality[:100])] if asked.quality != STANDARD else []
     extra += picture_facts(asked)
     extra += [(label, value) for label, value in (("Request", record.job_id), ("Drawn on", record.device)) if value]
+    plain = is_plain(asked)
     return PictureInfo(
         source="easel", prompt=asked.prompt[: readers.KEPT_CHARS],
-        negative_prompt=asked.negative_prompt[: readers.KEPT_CHARS], steps=asked.num_inference_steps,
-        sampler=asked.sampler[:100], guidance=asked.guidance_scale, seed=record.seed, width=asked.width,
+        negative_prompt=asked.negative_prompt[: readers.KEPT_CHARS], steps=None if plain else asked.num_inference_steps,
+        sampler=asked.sampler[:100], guidance=None if plain else asked.guidance_scale,
+        seed=None if plain else record.seed, width=asked.width,
         height=asked.height, model=asked.model[:200], extra=tuple(extra), raw=text[: readers.KEPT_CHARS],
     )  # fmt: skip
 

@@ -11,6 +11,7 @@ from bot.catalogue import ModelSpec
 from bot.engine.base import Order
 from bot.engine.canvas import Canvas
 from bot.engine.lanes import Lane
+from bot.engine.mosaic import Tiles
 from bot.errors import InvalidOutput, OutOfMemory
 from bot.generation import GenerationRequest, GenerationResult, Progress, RawPicture
 
@@ -24,8 +25,9 @@ class Drawing:
     """An admitted order.
 
     `request` is the order's with what its model does not take left out. `since`: since when it waits for its model, in the
-    engine's monotonic seconds. `todo`: pictures that no call of a pipeline has begun yet. `canvas`: the picture it begins from, encoded. Times are seconds of the GPU
-    thread, a shared pass being split by rows.
+    engine's monotonic seconds. `todo`: pictures that no call of a pipeline has begun yet. `canvas`: the picture it begins from, encoded.
+    `enlarging`: it is being enlarged and needs no model. `tiles`: its pictures are the tiles of one, which are redrawn. `before` and `after`
+    are steps that were taken before it, and will be after. Times are seconds of the GPU thread, a shared pass being split by rows.
     """
 
     order: Order
@@ -36,12 +38,17 @@ class Drawing:
     todo: list[int]
     prepared: bool = False
     canvas: Canvas | None = None
+    enlarging: bool = False
+    tiles: Tiles | None = None
+    before: int = 0
+    after: int = 0
     retried: bool = False
     denoise_s: float = 0.0
     other_s: float = 0.0
     previews: int = 0
     _pictures: dict[int, RawPicture] = field(default_factory=dict[int, RawPicture])
     _shares: dict[int, float] = field(default_factory=dict[int, float])
+    _drawn: int = 0
     _said: int = 0
 
     @property
@@ -52,7 +59,7 @@ class Drawing:
     @property
     def complete(self) -> bool:
         """Whether all its pictures are drawn."""
-        return len(self._pictures) >= self.request.count
+        return self._drawn >= self.request.count
 
     def reached(self, n: int, share: float) -> None:
         """Note that picture `n` has taken this share of its steps, from 0 to 1."""
@@ -68,17 +75,32 @@ class Drawing:
         listener = self.order.listener
         shown = _shown(preview) if preview is not None and listener.wants_preview() else None
         self.previews += shown is not None
-        listener.on_progress(Progress(step, steps, shown))
+        listener.on_progress(Progress(self.before + step, self.before + steps + self.after, shown))
+
+    def take(self, image: Any, n: int) -> None:
+        """Take finished picture `n`, (height, width, 3) floats on [0, 1]. Raises InvalidOutput as `to_picture`."""
+        picture = to_picture(self.spec, image, n, self.request.seed + n, may_be_black=self.tiles is not None)
+        if self.tiles is None:
+            self.add(picture)
+        else:
+            self.tiles.put(n, image)
+            self._note(n)
 
     def add(self, picture: RawPicture) -> None:
         """Take a finished picture."""
         self._pictures[picture.n] = picture
-        self.reached(picture.n, 1.0)
+        self._note(picture.n)
+
+    def _note(self, n: int) -> None:
+        self._drawn += 1
+        self.reached(n, 1.0)
         self.tell()
 
     def finish(self, device: str, dtype: str) -> None:
-        """End the order with its pictures."""
+        """End the order with its pictures, or the one that its tiles make."""
         pictures = tuple(self._pictures[n] for n in sorted(self._pictures))
+        if self.tiles is not None:
+            pictures = (self.tiles.picture(self.request.seed),)
         self.order.finish(
             GenerationResult(pictures, self.denoise_s, self.denoise_s + self.other_s, device, dtype),
         )
@@ -109,8 +131,11 @@ def _shown(preview: Callable[[], RawPicture | None]) -> RawPicture | None:
         return None
 
 
-def to_picture(spec: ModelSpec, image: Any, n: int, seed: int) -> RawPicture:
-    """Turn (height, width, 3) floats in [0, 1] into a picture. Raises InvalidOutput where they are not finite, or all black."""
+def to_picture(spec: ModelSpec, image: Any, n: int, seed: int, *, may_be_black: bool = False) -> RawPicture:
+    """Turn (height, width, 3) floats in [0, 1] into a picture.
+
+    Raises InvalidOutput where they are not finite, or all black: only a part of a picture may be that.
+    """
     import numpy as np
 
     if not np.isfinite(image).all():
@@ -119,7 +144,7 @@ def to_picture(spec: ModelSpec, image: Any, n: int, seed: int) -> RawPicture:
             "If it happens often, the operator can set EASEL_DTYPE=fp32."
         )
     pixels = (np.asarray(image) * 255).round().clip(0, 255).astype(np.uint8)
-    if not pixels.any():
+    if not may_be_black and not pixels.any():
         raise InvalidOutput(
             f"{spec.name} gave a black picture; try another seed. "
             "If it happens often, the operator can set EASEL_DTYPE=fp32."

@@ -16,7 +16,7 @@ from bot.engine.previews import finished_estimate
 from bot.engine.residents import Loaded
 from bot.engine.samplers import build_scheduler
 from bot.engine.timetables import Timetable, read_timetable
-from bot.generation import GenerationRequest, RawPicture
+from bot.generation import GenerationRequest, InputPictures, RawPicture
 
 if TYPE_CHECKING:
     import torch
@@ -36,17 +36,21 @@ class LaneRoom:
         self._tables: Lru[Timetable] = Lru(TIMETABLES_KEPT)
 
     def begin(self, drawing: Drawing, loaded: Loaded) -> None:
-        """Encode a request's prompts and pictures and make its lanes.
+        """Encode a request's prompts and pictures and make its lanes; of the tiles of a picture the next one's alone.
 
         Raises NotLinear where its sampler has no timetable, RequestError where the model does not take it.
         """
         assert loaded.family is not None
-        request, inputs = drawing.request, drawing.order.inputs
+        request, inputs, begun = drawing.request, drawing.order.inputs, drawing.todo
+        if drawing.tiles is not None:
+            begun = drawing.todo[:1]
+            inputs = InputPictures(image=drawing.tiles.before(begun[0]))
         table = self._table(loaded, request)
         conditioning = self._conditioning(loaded, loaded.family, request)
         if inputs.image is not None:
             loaded.make_way()
-        drawing.canvas = make_canvas(loaded.family, inputs, request.strength)
+        canvas = make_canvas(loaded.family, inputs, request.strength)
+        drawing.canvas = canvas if drawing.tiles is None else None
         hint = None
         if inputs.control is not None:
             network = loaded.controls[request.control_type.removeprefix(READY_MADE)]
@@ -55,11 +59,11 @@ class LaneRoom:
             new_lane(
                 loaded.family, table, conditioning, owner=drawing, member=drawing.member, n=n, seed=request.seed + n,
                 size=(request.width, request.height), model=loaded.spec.id, arrived=drawing.arrived,
-                guidance_until=request.guidance_end, canvas=drawing.canvas, hint=hint,
+                guidance_until=request.guidance_end, canvas=canvas, hint=hint,
             )
-            for n in drawing.todo
+            for n in begun
         ]  # fmt: skip
-        drawing.todo = []
+        drawing.todo = drawing.todo[len(begun) :]
 
     def of(self, drawing: Drawing) -> list[Lane]:
         """A request's lanes."""

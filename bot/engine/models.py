@@ -10,6 +10,7 @@ from bot.catalogue import Catalogue, ModelSpec, parse_catalogue
 from bot.config import Settings
 from bot.engine.base import Weights
 from bot.engine.devices import gpu_present
+from bot.engine.upscalers import installed
 from bot.engine.weights import ModelFiles
 from bot.errors import ConfigError
 
@@ -31,6 +32,7 @@ def load_catalogue(settings: Settings) -> Catalogue:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"EASEL_MODELS_FILE {path} cannot be read: {error}.") from None
     catalogue = locate_parts(parse_catalogue(text, origin=str(path), default=settings.model), models_root(settings))
+    catalogue = replace(catalogue, upscalers=installed(upscalers_dir(settings)))
     if settings.model is not None:
         return catalogue
     return replace(catalogue, default=default_model(catalogue, model_files(catalogue, settings), settings.device))
@@ -79,6 +81,11 @@ def models_root(settings: Settings) -> Path:
 def hub_cache(settings: Settings) -> Path:
     """Where downloads from the Hub lie."""
     return settings.data_dir.resolve() / "models" / "hub"
+
+
+def upscalers_dir(settings: Settings) -> Path:
+    """Where the operator's own upscalers lie."""
+    return settings.data_dir.resolve() / "upscalers"
 
 
 def compiled_dir(settings: Settings) -> Path:

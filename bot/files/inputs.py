@@ -63,8 +63,12 @@ class InputShelf:
     def for_request(self, request: GenerationRequest) -> InputPictures:
         """Give a request's pictures in its own size, cut where their shape differs; a control map made of its picture.
 
+        What is to be enlarged comes whole, as it is.
+
         Raises RequestError where one is gone or no map can be made of it, StorageError.
         """
+        if request.upscale:
+            return InputPictures(_raw(self.read(request.image)))
         size = (request.width, request.height)
 
         def fitted(digest: str, *, soft: bool = True) -> Image.Image | None:

@@ -12,6 +12,7 @@ from bot import provenance
 from bot.catalogue import Catalogue
 from bot.generation import STANDARD, Job
 from bot.prompts.text import inert
+from bot.prompts.upscaling import is_plain
 from bot.ui import words
 from bot.ui.view import fenced, sealed
 
@@ -28,15 +29,18 @@ def job_info(job: Job, catalogue: Catalogue) -> ui.LayoutView:
     request = job.request
     spec = catalogue.get(request.model)
     seeds = str(request.seed) if request.count == 1 else f"{request.seed} to {request.seed + request.count - 1}"
-    facts = [
-        ("Model", catalogue.name_of(request.model)),
-        ("Size", f"{request.width}×{request.height}"),
+    drawn = [
         ("Steps", str(request.num_inference_steps)),
         ("Guidance", words.number(request.guidance_scale)),
         ("Sampler", request.sampler),
+    ]
+    facts = [
+        ("Model", catalogue.name_of(request.model)),
+        ("Size", f"{request.width}×{request.height}"),
+        *([] if is_plain(request) else drawn),
         *([("Quality", request.quality)] if request.quality != STANDARD else []),
         *provenance.picture_facts(request),
-        ("Seed", seeds),
+        *([] if is_plain(request) else [("Seed", seeds)]),
         ("Asked for", f"by <@{job.origin.user_id}>, {_when(job.created_at)}"),
     ]
     if job.draw_s is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bot.generation import STANDARD, GenerationRequest
+from bot.prompts.upscaling import is_plain, redraws
 
 BAR_CELLS = 10
 
@@ -77,6 +78,15 @@ def count_of(number: int, what: str) -> str:
 
 def request_facts(request: GenerationRequest, model_name: str) -> list[str]:
     """Name what a request asks for, for the small line below the pictures."""
+    if is_plain(request):
+        return [f"upscaled {request.upscale}× by {model_name}", f"{request.width}×{request.height}"]
+    if redraws(request):
+        return [
+            f"upscaled {request.upscale}×, details by {model_name}",
+            f"{request.width}×{request.height}",
+            f"{request.steps_taken} steps",
+            f"seed {request.seed}",
+        ]
     return [
         model_name if request.quality == STANDARD else f"{model_name}, {request.quality}",
         f"{request.width}×{request.height}",
