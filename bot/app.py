@@ -188,7 +188,7 @@ def _service(
         classifier=classifier or OpenNsfw(),
         marker=machine.marker,
         version=__version__,
-        model_names={spec.id: spec.name for spec in machine.catalogue.models},
+        model_names={spec.id: spec.name for spec in (*machine.catalogue.models, *machine.catalogue.upscalers)},
     )
     return GenerationService(
         store=store or JobStore(settings.database_address),

@@ -25,7 +25,16 @@ from bot.ui.submit import FORM_ID, INPUT_FORM_ID, form_submitted, input_form_sub
 
 log = logging.getLogger(__name__)
 
-EXTENSIONS = ("cogs.imagine", "cogs.queue", "cogs.models", "cogs.history", "cogs.info", "cogs.privacy", "cogs.help")
+EXTENSIONS = (
+    "cogs.imagine",
+    "cogs.upscale",
+    "cogs.queue",
+    "cogs.models",
+    "cogs.history",
+    "cogs.info",
+    "cogs.privacy",
+    "cogs.help",
+)
 
 OUTDATED = "This button was made by another version of the bot, and nothing answers to it now. Ask for it anew."
 

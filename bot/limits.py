@@ -11,7 +11,8 @@ from bot.catalogue import ASPECTS, Catalogue, ModelSpec
 from bot.errors import LimitReached, RequestError
 from bot.generation import DRAFT, QUALITIES, STANDARD, GenerationOptions, GenerationRequest
 from bot.prompts.pictures import resolve_pictures, size_like
-from bot.prompts.text import is_blank, quoted
+from bot.prompts.readers import PictureInfo
+from bot.prompts.text import is_blank, legible, quoted
 from bot.prompts.upscaling import redraws
 
 MAX_PROMPT_CHARS = 1500
@@ -46,14 +47,14 @@ def resolve(
     request is drawn with `seed + n`. Raises RequestError with what is wrong and what would be right;
     nothing is corrected silently. Pure; any thread.
     """
-    prompt = _text(options.prompt, "prompt", MAX_PROMPT_CHARS)
+    prompt = checked_text(options.prompt, "prompt", MAX_PROMPT_CHARS)
     if is_blank(prompt):  # also where only invisible characters stand
         raise RequestError("The prompt is empty; say what the picture should show.")
     spec = _model(options.model, catalogue)
     quality = _quality(options.quality, spec, catalogue)
     if quality == DRAFT:
         spec = spec.drafted()
-    negative = _text(options.negative_prompt or "", "negative prompt", MAX_NEGATIVE_CHARS).strip()
+    negative = checked_text(options.negative_prompt or "", "negative prompt", MAX_NEGATIVE_CHARS).strip()
     if negative and not spec.negative_prompt:
         raise RequestError(f"{spec.name} takes no negative prompt; leave it out, or choose another model.")
     width, height = _size(options, spec)
@@ -86,6 +87,15 @@ def resolve(
         control_type=pictures.control_type,
         control_scale=pictures.control_scale,
     )
+
+
+def told_by(info: PictureInfo | None, catalogue: Catalogue) -> tuple[str, str, str]:
+    """Give what a picture's file says of its making, made fit for a request: prompt, negative prompt, and the model where it is here."""
+    if info is None:
+        return "", "", ""
+    spec = catalogue.get(info.model or "")
+    negative = legible(info.negative_prompt)[:MAX_NEGATIVE_CHARS]
+    return legible(info.prompt)[:MAX_PROMPT_CHARS], negative, "" if spec is None else spec.id
 
 
 def price(request: GenerationRequest) -> int:
@@ -122,7 +132,8 @@ def _megapixel_steps(amount: int) -> str:
     return f"{amount / PIXEL_STEPS:,.1f}".removesuffix(".0")
 
 
-def _text(text: object, what: str, limit: int) -> str:
+def checked_text(text: object, what: str, limit: int) -> str:
+    """Refuse what is no text, is too long, or has control characters. Raises RequestError."""
     if not isinstance(text, str):
         raise RequestError(f"The {what} takes words, not {_shown(text)}.")
     if len(text) > limit:

@@ -101,7 +101,9 @@ class UpscaleRun:
         assert self._mosaic is not None
         made = self._mosaic.pixels()
         if not made.any() and bool(self._pixels.any()):
-            raise InvalidOutput(f"{self.upscaler.name} gave a black picture; whoever runs the bot can install another upscaler.")
+            raise InvalidOutput(
+                f"{self.upscaler.name} gave a black picture; whoever runs the bot can install another upscaler."
+            )
         return made
 
 

@@ -75,7 +75,9 @@ def load_upscaler(spec: UpscalerSpec, device: Device) -> Upscaler:
         if is_out_of_memory(error):
             raise OutOfMemory(str(error)) from error
         log.warning("loading the upscaler %s failed", path, exc_info=error)
-        raise ModelError(f"The upscaler {path} is of no kind that Spandrel knows, or damaged; install another one.") from error
+        raise ModelError(
+            f"The upscaler {path} is of no kind that Spandrel knows, or damaged; install another one."
+        ) from error
     log.info("loaded the upscaler %s: %s, %d×", spec.name, descriptor.architecture.name, descriptor.scale)
     return Upscaler(spec, descriptor)
 

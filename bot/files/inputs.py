@@ -50,6 +50,13 @@ class InputShelf:
         write_atomically(path, buffer.getvalue())
         return digest
 
+    def put_file(self, path: Path) -> str:
+        """Keep a finished picture of ours, a PNG file, as it is; its digest. Raises OSError."""
+        with Image.open(path, formats=("PNG",)) as image:
+            picture = _raw(image)
+        assert picture is not None
+        return self.put(picture)
+
     def read(self, digest: str) -> Image.Image:
         """Open a picture. Raises RequestError where it is gone, StorageError where it cannot be read."""
         try:

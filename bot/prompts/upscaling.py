@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bot.catalogue import Catalogue, ModelSpec
 from bot.errors import RequestError
-from bot.generation import DETAIL, PLAIN, UPSCALE_MODES, GenerationRequest, UpscaleOptions
+from bot.generation import DETAIL, PLAIN, UPSCALE_MODES, GenerationRequest, InputRef, UpscaleOptions
 from bot.prompts.text import is_blank
 
 FACTORS = (2, 4)
@@ -69,9 +69,7 @@ def may_upscale(width: int, height: int, factor: int) -> bool:
     return max(width, height) <= min(MAX_SIDE_PX, MAX_RESULT_PX // factor)
 
 
-def resolve_upscale(
-    options: UpscaleOptions, catalogue: Catalogue, *, new_seed: Callable[[], int]
-) -> GenerationRequest:
+def resolve_upscale(options: UpscaleOptions, catalogue: Catalogue, *, new_seed: Callable[[], int]) -> GenerationRequest:
     """Check what was asked and fill in the rest; `new_seed` as for `limits.resolve`. Raises RequestError."""
     if options.factor not in FACTORS:
         raise RequestError(f"Pictures are enlarged 2 or 4 times, not {str(options.factor)[:20]}.")
@@ -105,6 +103,20 @@ def resolve_upscale(
         upscale=options.factor,
         upscale_mode=options.mode,
         upscale_source=options.model,
+    )
+
+
+def options_of_upscale(request: GenerationRequest) -> UpscaleOptions:
+    """Turn a complete request that enlarges back into options, without its seed."""
+    return UpscaleOptions(
+        InputRef(request.image, *source_size(request)),
+        factor=request.upscale,
+        mode=request.upscale_mode,
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        model=request.upscale_source,
+        private=request.private,
+        spoiler=request.spoiler,
     )
 
 

@@ -14,7 +14,15 @@ from bot import limits
 from bot.catalogue import Catalogue
 from bot.engine.base import Weights
 from bot.engine.metrics import Metrics
-from bot.errors import DatabaseDamaged, EaselError, JobNotFound, NotPermitted, RequestError, StorageError
+from bot.errors import (
+    DatabaseDamaged,
+    EaselError,
+    JobNotFound,
+    ModerationRefused,
+    NotPermitted,
+    RequestError,
+    StorageError,
+)
 from bot.files.archive import Archive
 from bot.generation import (
     Actor,
@@ -27,8 +35,10 @@ from bot.generation import (
     PictureFile,
     Place,
     PostedTo,
+    UpscaleOptions,
 )
 from bot.moderation import ADULT_BY_DEFAULT, AdultPolicy, Moderator
+from bot.prompts.upscaling import resolve_upscale
 from bot.provenance import PictureInfo
 from bot.scheduling.announcer import Announcer
 from bot.scheduling.board import Board, QueueOverview, Run
@@ -226,6 +236,12 @@ class GenerationService:
         self._moderator.check(request.prompt, request.negative_prompt)
         return request
 
+    def prepare_upscale(self, options: UpscaleOptions) -> GenerationRequest:
+        """Check what is to be enlarged and fill in the rest, as `prepare` does. Raises RequestError or a kind of it. Pure."""
+        request = resolve_upscale(options, self._catalogue, new_seed=self._new_seed)
+        self._moderator.check(request.prompt, request.negative_prompt)
+        return request
+
     def check_room(self, user_id: int) -> None:
         """Refuse where a request could not be taken now.
 
@@ -321,13 +337,24 @@ class GenerationService:
         """
         return await self._archive.read_smaller(file, limit_bytes)
 
-    async def take_input(self, data: bytes, *, age_restricted: bool, mask: bool = False) -> InputRef:
+    async def take_input(
+        self, data: bytes, *, age_restricted: bool, mask: bool = False, whole: bool = False
+    ) -> InputRef:
         """Open, judge and keep a picture to draw from; a `mask` says where. Name it in a request within the hour.
 
-        Raises AttachmentRefused, ModerationRefused where it may not be used, StorageError.
+        `whole`: in its own size or not at all (RequestError). Raises AttachmentRefused, ModerationRefused where it may not be used, StorageError.
         """
         allowed = self._adult.allows(age_restricted=age_restricted)
-        return (await self._archive.take_input(data, adult_allowed=allowed, mask=mask)).ref
+        return (await self._archive.take_input(data, adult_allowed=allowed, mask=mask, whole=whole)).ref
+
+    async def take_result(self, file: PictureFile, *, age_restricted: bool) -> InputRef:
+        """Keep a finished picture as one to draw from, as `take_input` does.
+
+        Raises ModerationRefused where it may not be shown, JobNotFound where it is gone, StorageError.
+        """
+        if file.flagged and not self._adult.allows(age_restricted=age_restricted):
+            raise ModerationRefused("This picture is withheld in this channel, so nothing is made of it here.")
+        return await self._archive.take_result(file)
 
     async def read_info(self, data: bytes) -> PictureInfo | None:
         """Read how any picture was made; None where it does not say. Raises AttachmentRefused."""

@@ -17,8 +17,9 @@ from typing import Any, ClassVar, Self
 import discord
 from discord import ui
 
-from bot.errors import JobNotFound, NotPermitted, StorageError
+from bot.errors import JobNotFound, NotPermitted, RequestError, StorageError
 from bot.generation import Actor, GenerationOptions, GenerationRequest, InputRef, Job
+from bot.prompts.upscaling import options_of_upscale
 from bot.ui.answers import guarded, whisper
 from bot.ui.forms import REF, edit_form, input_form, picture_options, ref_of, spelled
 from bot.ui.house import House, actor_of, house_of, may_draw, origin_of
@@ -40,10 +41,14 @@ class JobButton(ui.DynamicItem[ui.Button[Any]], template=rf"easel:v1:button:{JOB
     emoji: ClassVar[str | None] = None
     style: ClassVar[discord.ButtonStyle] = discord.ButtonStyle.secondary
 
-    def __init__(self, job_id: str) -> None:
+    def __init__(self, job_id: str, *, label: str | None = None, more: str = "") -> None:
+        """`label` in the place of the class's; `more` is added to the custom id."""
         self.job_id = job_id
         button: ui.Button[Any] = ui.Button(
-            label=self.label, emoji=self.emoji, style=self.style, custom_id=f"easel:v1:{self.action}:{job_id}"
+            label=label or self.label,
+            emoji=self.emoji,
+            style=self.style,
+            custom_id=f"easel:v1:{self.action}:{job_id}{more}",
         )
         super().__init__(button)
 
@@ -92,7 +97,10 @@ class AgainButton(JobButton, template=rf"easel:v1:again:{JOB}"):
     async def press(self, interaction: discord.Interaction[Any], house: House) -> None:
         """Queue the request again; the answer is a new message."""
         job = await drawable_job(interaction, house, self.job_id)
-        request = house.service.prepare(replace(options_of(job.request), seed=None))
+        if job.request.upscale:
+            request = house.service.prepare_upscale(options_of_upscale(job.request))
+        else:
+            request = house.service.prepare(replace(options_of(job.request), seed=None))
         await draw(interaction, house, request)
 
 
@@ -106,6 +114,8 @@ class EditButton(JobButton, template=rf"easel:v1:edit:{JOB}"):
     async def press(self, interaction: discord.Interaction[Any], house: House) -> None:
         """Open the form. It cannot follow a deferral, so the one database read comes first."""
         job = await drawable_job(interaction, house, self.job_id)
+        if job.request.upscale:
+            raise RequestError("Nothing of an upscaled picture is to be edited; edit the one that it was made of.")
         await interaction.response.send_modal(edit_form(job, house.service.catalogue))
 
 

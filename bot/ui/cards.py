@@ -14,9 +14,11 @@ from discord import ui
 
 from bot.generation import FetchProgress, InputRef, Job, PictureFile, Place
 from bot.prompts.text import inert, plain
+from bot.prompts.upscaling import is_plain
 from bot.scheduling.events import Drawing
 from bot.ui import words
 from bot.ui.buttons import AgainButton, CancelButton, DeleteButton, DescribeButton, EditButton, InfoButton
+from bot.ui.upscaling import upscale_rows
 from bot.ui.view import sealed
 
 GREY = 0x80848E
@@ -100,7 +102,10 @@ def result(
         kept = "1 picture was" if hidden == 1 else f"{hidden} pictures were"
         lines.append(f"-# {kept} withheld: they look adult, and such pictures are not shown in this channel.")
     lines += [f"-# {note}" for note in notes]
-    return _card(GREEN, ui.TextDisplay(title(job)), gallery, ui.TextDisplay("\n".join(lines)), result_row(job))
+    # Those of further messages, too, whose buttons are here.
+    visible = [file for file in job.files if not (hidden and file.flagged)]
+    rows = [*upscale_rows(job, visible), result_row(job)]
+    return _card(GREEN, ui.TextDisplay(title(job)), gallery, ui.TextDisplay("\n".join(lines)), *rows)
 
 
 def more(job: Job, shown: Sequence[PictureFile], *, notes: Sequence[str]) -> ui.LayoutView:
@@ -119,8 +124,14 @@ def gallery_item(job: Job, file: PictureFile) -> discord.MediaGalleryItem:
 
 
 def result_row(job: Job) -> ui.ActionRow[Any]:
-    """Give the buttons of a result."""
-    return _row(AgainButton(job.id), EditButton(job.id), InfoButton(job.id), DeleteButton(job.id))
+    """Give the buttons of a result. A network enlarges the same picture in the same way again, so there is no *Again* then."""
+    again = [] if is_plain(job.request) else again_buttons(job)
+    return _row(*again, InfoButton(job.id), DeleteButton(job.id))
+
+
+def again_buttons(job: Job) -> list[ui.Item[Any]]:
+    """Give what draws a request anew; of one that enlarges, nothing is to be edited."""
+    return [AgainButton(job.id), *([] if job.request.upscale else [EditButton(job.id)])]
 
 
 def withheld(job: Job) -> ui.LayoutView:
@@ -129,25 +140,25 @@ def withheld(job: Job) -> ui.LayoutView:
         "The picture classifier takes this for an adult picture, or could not judge it. Such pictures are shown "
         "only in age-restricted channels, where this bot shows them at all."
     )
-    row = _row(AgainButton(job.id), EditButton(job.id), DeleteButton(job.id))
+    row = _row(*again_buttons(job), DeleteButton(job.id))
     return _card(RED, ui.TextDisplay(f"{title(job)}\n{why}"), row)
 
 
 def not_shown(job: Job, why: str) -> ui.LayoutView:
     """Say that the pictures exist but could not be posted here."""
-    row = _row(AgainButton(job.id), EditButton(job.id), InfoButton(job.id), DeleteButton(job.id))
+    row = _row(*again_buttons(job), InfoButton(job.id), DeleteButton(job.id))
     return _card(RED, ui.TextDisplay(f"{title(job)}\n{why}"), row)
 
 
 def failed(job: Job) -> ui.LayoutView:
     """Say why nothing was drawn, in the error's own sentence."""
     reason = job.error or "It could not be drawn."
-    return _card(RED, ui.TextDisplay(f"{title(job)}\n{reason[:1200]}"), _row(AgainButton(job.id), EditButton(job.id)))
+    return _card(RED, ui.TextDisplay(f"{title(job)}\n{reason[:1200]}"), _row(*again_buttons(job)))
 
 
 def cancelled(job: Job) -> ui.LayoutView:
     """Say that the request was cancelled."""
-    return _card(GREY, ui.TextDisplay(f"{title(job)}\ncancelled"), _row(AgainButton(job.id), EditButton(job.id)))
+    return _card(GREY, ui.TextDisplay(f"{title(job)}\ncancelled"), _row(*again_buttons(job)))
 
 
 def input_card(file_name: str, ref: InputRef) -> ui.LayoutView:

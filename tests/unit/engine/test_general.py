@@ -138,7 +138,7 @@ def test_general_is_left_to_what_lanes_cannot_express(tmp_path: Path, monkeypatc
     engine = engine_of_two(tmp_path)
     plain = engine.generate(request(model="one"), Notes()).pictures[0]
 
-    def refuse(_: Any) -> Any:
+    def refuse(*_: Any) -> Any:
         raise NotLinear("this one clips")
 
     monkeypatch.setattr(lane_room, "read_timetable", refuse)

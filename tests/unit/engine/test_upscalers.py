@@ -56,7 +56,7 @@ def test_installed_lists_the_operators_own_first_and_refuses_pickles_by_name(
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".ckpt", ".bin", ".zip"])
 def test_load_upscaler_that_is_no_safetensors_is_refused_unread(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"net{suffix}"  # not even there: nothing is opened
-    with pytest.raises(ModelError, match="refused unread|no .safetensors file") as caught:
+    with pytest.raises(ModelError, match=r"refused unread|no \.safetensors file") as caught:
         load_upscaler(UpscalerSpec("net", str(path)), DEVICE)
     assert str(path) in str(caught.value)
 

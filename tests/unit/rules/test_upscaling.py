@@ -46,7 +46,9 @@ def test_resolve_upscale_detail_is_drawn_by_the_pictures_own_model_where_that_ca
 def test_resolve_upscale_detail_takes_a_step_with_few_step_models_too() -> None:
     turbo = replace(CATALOGUE["pocket"], id="turbo", steps=1)
     assert (
-        resolved(mode="detail", model="turbo", catalogue=replace(CATALOGUE, models=(turbo,), default="turbo")).steps_taken
+        resolved(
+            mode="detail", model="turbo", catalogue=replace(CATALOGUE, models=(turbo,), default="turbo")
+        ).steps_taken
         == 1
     )
 
@@ -65,7 +67,10 @@ def test_resolve_upscale_without_words_has_a_title(prompt: str) -> None:
         ({"width": 1025, "factor": 4}, "would be 4100×384"),
         ({"catalogue": replace(CATALOGUE, upscalers=())}, "No upscaler is installed here"),
         (
-            {"mode": "detail", "catalogue": replace(CATALOGUE, models=(CATALOGUE["qwen-image"],), default="qwen-image")},
+            {
+                "mode": "detail",
+                "catalogue": replace(CATALOGUE, models=(CATALOGUE["qwen-image"],), default="qwen-image"),
+            },
             "No model here redraws",
         ),
     ],
@@ -76,7 +81,9 @@ def test_resolve_upscale_that_cannot_be_says_what_can(options: dict[str, Any], w
         resolved(**options)
 
 
-@pytest.mark.parametrize(("side", "factor", "may"), [(2048, 2, True), (2049, 2, False), (1024, 4, True), (1032, 4, False)])
+@pytest.mark.parametrize(
+    ("side", "factor", "may"), [(2048, 2, True), (2049, 2, False), (1024, 4, True), (1032, 4, False)]
+)
 def test_may_upscale_is_what_is_not_refused(side: int, factor: int, may: bool) -> None:
     assert may_upscale(side, 64, factor) is may
     if may:
