@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import discord
 from discord import app_commands
@@ -11,7 +11,6 @@ from discord.ext import commands
 
 from bot.errors import AttachmentRefused
 from bot.generation import PLAIN, UPSCALE_MODES, InputRef, UpscaleOptions
-from bot.prompts.upscaling import FACTORS
 from bot.ui.answers import guarded
 from bot.ui.buttons import check_may_draw
 from bot.ui.house import House
@@ -35,15 +34,12 @@ class Upscale(commands.Cog):
         mode="detail redraws the details after that",
         private="Show the picture only to you",
     )
-    @app_commands.choices(
-        factor=[Choice(name=f"{factor}×", value=factor) for factor in FACTORS],
-        mode=[Choice(name=mode, value=mode) for mode in UPSCALE_MODES],
-    )
+    @app_commands.choices(mode=[Choice(name=mode, value=mode) for mode in UPSCALE_MODES])
     async def upscale(
         self,
         interaction: discord.Interaction[Any],
         image: discord.Attachment,
-        factor: int = 2,
+        factor: Literal[2, 4] = 2,
         mode: str = PLAIN,
         private: bool = False,
     ) -> None:

@@ -34,15 +34,22 @@ _STAND_INS: dict[str, tuple[str, ...]] = {
 
 def installed(folder: Path) -> tuple[UpscalerSpec, ...]:
     """List the upscalers: the operator's own in `folder` by name, then the built-in one. Touches the disk; no torch."""
-    found: list[UpscalerSpec] = []
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.suffix == ".safetensors" and not path.name.startswith("."):
-            found.append(UpscalerSpec(path.stem, str(path)))
-        elif path.suffix.lower() in PICKLES:
-            log.warning("%s", refusal(path))
+    files = [path for path in _files(folder) if path.suffix == ".safetensors" and not path.name.startswith(".")]
+    found = [UpscalerSpec(path.stem, str(path)) for path in files]
+    for sentence in refused(folder):
+        log.warning("%s", sentence)
     if BUILT_IN.is_file() and all(spec.name != BUILT_IN.stem for spec in found):
         found.append(UpscalerSpec(BUILT_IN.stem, str(BUILT_IN)))
     return tuple(found)
+
+
+def refused(folder: Path) -> list[str]:
+    """Say of each pickle in a folder that it is not read. Touches the disk."""
+    return [refusal(path) for path in _files(folder) if path.suffix.lower() in PICKLES]
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def refusal(path: Path) -> str:

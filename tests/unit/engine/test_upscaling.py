@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 
 from bot.catalogue import Catalogue
-from bot.engine import upscale_room
 from bot.engine.base import Order
 from bot.engine.diffusers_engine import DiffusersEngine
 from bot.engine.mosaic import Tiles
@@ -196,4 +195,3 @@ def test_upscale_black_picture_stays_black(engine: DiffusersEngine, catalogue: C
     black = raw(np.zeros((40, 40, 3), dtype=np.uint8))
     (made,) = to_the_end(engine, order(catalogue, black))
     assert pixels(made).max() < 30
-    assert upscale_room.TILE_PX == 256

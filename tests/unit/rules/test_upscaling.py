@@ -12,7 +12,17 @@ from bot.catalogue import Catalogue, UpscalerSpec, parse_catalogue
 from bot.errors import RequestError
 from bot.generation import InputRef, UpscaleOptions
 from bot.limits import PIXEL_STEPS, price
-from bot.prompts.upscaling import NAMELESS, cuts, may_upscale, resolve_upscale, source_size, tile_count
+from bot.prompts.upscaling import (
+    NAMELESS,
+    cuts,
+    may_upscale,
+    options_of_upscale,
+    resolve_upscale,
+    source_size,
+    tile_count,
+)
+from bot.provenance import easel_json, parse_easel
+from bot.scheduling.estimates import StepTimes
 
 ROOT = Path(__file__).resolve().parents[3]
 CATALOGUE = replace(
@@ -51,6 +61,27 @@ def test_resolve_upscale_detail_takes_a_step_with_few_step_models_too() -> None:
         ).steps_taken
         == 1
     )
+
+
+def test_options_of_upscale_give_the_same_request_again() -> None:
+    for mode in ("plain", "detail"):
+        request = resolved(mode=mode, factor=4, prompt="a beach", model="pocket", private=True, spoiler=True)
+        assert resolve_upscale(options_of_upscale(request), CATALOGUE, new_seed=lambda: 77) == request
+
+
+def test_easel_record_of_an_upscale_is_the_whole_request() -> None:
+    request = resolved(mode="detail", factor=4, prompt="a beach", model="pocket")
+    record = parse_easel(easel_json(request, 0, 77, "ab12", "cpu", "fp32", "1"))
+    assert record is not None
+    assert record.request == request
+
+
+def test_step_times_of_an_upscale_are_a_tile_each_whatever_the_size() -> None:
+    times, small, large = StepTimes(), resolved(256, 256), resolved(2048, 2048)
+    times.learn(small, 2.0, 2.5)
+    assert times.duration_s(small) == pytest.approx(2.5)
+    assert times.duration_s(large) == pytest.approx(0.5 + 2.0 * 64)
+    assert times.duration_s(resolved(2048, 2048, mode="detail", model="pocket")) is None
 
 
 @pytest.mark.parametrize("prompt", ["", "  \n", "\u200b"])
