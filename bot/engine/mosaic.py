@@ -14,6 +14,10 @@ _ONE = 65_280
 """A whole weight of a whole colour (255) in the sums, which have 16 bits: half the memory of floats, and exact to 1/256 of a step."""
 
 _STRIP_PX = 256
+BROAD, NEAR = 16, 32
+"""Shares of a tile's side: what is wider than one in so many is no detail, and how far around a change is judged."""
+CHANGE = 0.08
+"""The mean change, on [0, 1], above which a neighbourhood shows something new; from half of it on less of it is taken."""
 
 
 class Mosaic:
@@ -90,13 +94,52 @@ class Tiles:
         return RawPicture(n, 0, width, height, part.tobytes())
 
     def put(self, n: int, pixels: Any) -> None:
-        """Take tile `n` redrawn: (height, width, 3) floats on [0, 1]."""
-        self._mosaic.put(n, pixels)
+        """Take the details of tile `n` redrawn: (height, width, 3) floats on [0, 1]."""
+        import numpy as np
+
+        left, top, width, height = self._mosaic.box(n)
+        before = self._pixels[top : top + height, left : left + width].astype(np.float32) / 255
+        self._mosaic.put(n, details_on(before, np.asarray(pixels, dtype=np.float32)))
 
     def picture(self, seed: int) -> RawPicture:
         """Give what they make, once all are there."""
         width, height = self._size
         return RawPicture(0, seed, width, height, self._mosaic.pixels()[:height, :width].tobytes())
+
+
+def details_on(before: np.ndarray[Any, Any], redrawn: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Lay the details of what was redrawn on what was there before, (height, width, 3) floats on [0, 1] both.
+
+    A model that is given a part of a picture and the words for all of it draws the whole again in each part, at low strengths too
+    (seen: a lighthouse in every tile). So broad colours stay as they were, and where a neighbourhood changes by more than CHANGE on average that
+    is something new, of which nothing is taken.
+    """
+    import numpy as np
+
+    change = redrawn - before
+    reach, near = (max(1, min(before.shape[:2]) // share) for share in (BROAD, NEAR))
+    broad = _blurred(change, reach)
+    # As far as the average of what is new reaches, its outline would show.
+    amount = _widened(_blurred(np.abs(change).mean(-1, keepdims=True), near), reach + near)
+    return before + (change - broad) * (2 - amount * 2 / CHANGE).clip(0, 1)
+
+
+def _blurred(image: np.ndarray[Any, Any], reach: int) -> np.ndarray[Any, Any]:
+    """Average over (2 reach + 1)² px, less at the edges."""
+    import torch
+
+    planes = torch.from_numpy(image).permute(2, 0, 1)[None]
+    mean = torch.nn.functional.avg_pool2d(planes, 2 * reach + 1, stride=1, padding=reach, count_include_pad=False)
+    return mean[0].permute(1, 2, 0).numpy()
+
+
+def _widened(image: np.ndarray[Any, Any], reach: int) -> np.ndarray[Any, Any]:
+    """Take the largest over (2 reach + 1)² px."""
+    import torch
+
+    planes = torch.from_numpy(image).permute(2, 0, 1)[None]
+    largest = torch.nn.functional.max_pool2d(planes, 2 * reach + 1, stride=1, padding=reach)
+    return largest[0].permute(1, 2, 0).numpy()
 
 
 def _drawable(side: int, tile: int, multiple: int, least: int) -> int:
