@@ -128,7 +128,7 @@ def _blurred(image: np.ndarray[Any, Any], reach: int) -> np.ndarray[Any, Any]:
     """Average over (2 reach + 1)² px, less at the edges."""
     import torch
 
-    planes = torch.from_numpy(image).permute(2, 0, 1)[None]
+    planes = torch.as_tensor(image).permute(2, 0, 1)[None]
     mean = torch.nn.functional.avg_pool2d(planes, 2 * reach + 1, stride=1, padding=reach, count_include_pad=False)
     return mean[0].permute(1, 2, 0).numpy()
 
@@ -137,7 +137,7 @@ def _widened(image: np.ndarray[Any, Any], reach: int) -> np.ndarray[Any, Any]:
     """Take the largest over (2 reach + 1)² px."""
     import torch
 
-    planes = torch.from_numpy(image).permute(2, 0, 1)[None]
+    planes = torch.as_tensor(image).permute(2, 0, 1)[None]
     largest = torch.nn.functional.max_pool2d(planes, 2 * reach + 1, stride=1, padding=reach)
     return largest[0].permute(1, 2, 0).numpy()
 
