@@ -30,7 +30,7 @@ from bot.files.archive import Archive
 from bot.generation import Actor, GenerationRequest, Job, Origin
 from bot.limits import MAX_WAITING
 from bot.moderation import Moderator
-from bot.scheduling.dispatcher import BATCHES_ADMITTED
+from bot.scheduling.board import BATCHES_ADMITTED
 from bot.scheduling.gpu_thread import GpuThread
 from bot.scheduling.patience import Patience
 from bot.scheduling.service import GenerationService

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import secrets
@@ -174,11 +175,12 @@ def _service(
     machine: Machine, *, store: JobStore | None, classifier: Classifier | None, patience: Patience,
     clock: Callable[[], datetime], adult: AdultPolicy, why_not: WhyNot,
 ) -> GenerationService:  # fmt: skip
+    from bot.engine.addons import lora_hashes
     from bot.files.archive import Archive
     from bot.limits import PIXEL_STEPS
     from bot.moderation import Moderator
     from bot.safety.classifier import OpenNsfw
-    from bot.scheduling.dispatcher import BATCHES_ADMITTED
+    from bot.scheduling.board import BATCHES_ADMITTED
     from bot.scheduling.service import GenerationService
     from bot.store.jobs import JobStore
 
@@ -189,6 +191,7 @@ def _service(
         marker=machine.marker,
         version=__version__,
         model_names={spec.id: spec.name for spec in (*machine.catalogue.models, *machine.catalogue.upscalers)},
+        lora_hashes=functools.partial(lora_hashes, machine.catalogue),
     )
     return GenerationService(
         store=store or JobStore(settings.database_address),

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+from bot.addons import ADDON_NAME, EMBEDDED, FAMILIES, AddOn
 from bot.errors import ConfigError
 
 SIZE_MULTIPLE = 8
@@ -29,6 +30,10 @@ FROM_PICTURES = ("sd15", "sd21", "sdxl", "sd3", "flux")
 """Families that may begin from a picture, whole or in part."""
 CONTROLLED = ("sd15", "sd21", "sdxl")
 """Families that may follow a control map."""
+TILED = CONTROLLED
+"""Families that may draw pictures whose opposite edges fit together."""
+VARIED = (*FROM_PICTURES, "flux2", "z-image")
+"""Families that may vary a picture by its noise."""
 CONTROL_KINDS = ("canny", "scribble", "depth", "pose", "tile")
 READY_MADE = "raw "
 """Before a kind: the picture is such a map already."""
@@ -61,7 +66,8 @@ class ModelSpec:
     multiple of `side_multiple`. `max_sequence_length` is how many tokens of the prompt are read; None leaves that to
     the pipeline. `sha256` are checksums in hexadecimal, by file inside the folder or repository; a single file's is
     under "". `inpainting` is the folder of its weights for inpainting, `controls` those of its control networks by kind
-    (CONTROL_KINDS).
+    (CONTROL_KINDS); `loras` and `embeddings` are files of its own, by name. `words_width` is how wide the words are that its UNet reads, None
+    where that is not known before it is loaded. `vae` is a folder or file in the place of its own VAE.
     """
 
     id: str
@@ -95,6 +101,10 @@ class ModelSpec:
     sha256: Mapping[str, str] = field(default_factory=dict[str, str])
     inpainting: str | None = None
     controls: Mapping[str, str] = field(default_factory=dict[str, str])
+    loras: Mapping[str, str] = field(default_factory=dict[str, str])
+    embeddings: Mapping[str, str] = field(default_factory=dict[str, str])
+    words_width: int | None = None
+    vae: str | None = None
 
     @property
     def from_pictures(self) -> bool:
@@ -145,10 +155,15 @@ class UpscalerSpec:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """The models in the file's order; `default` is the id used where none is named. Of the `upscalers` the first is used."""
+    """The models in the file's order, and what goes onto them; `default` is the id used where none is named.
+
+    Of the `upscalers` the first is used.
+    """
 
     models: tuple[ModelSpec, ...]
     default: str
+    loras: tuple[AddOn, ...] = ()
+    embeddings: tuple[AddOn, ...] = ()
     upscalers: tuple[UpscalerSpec, ...] = ()
 
     def get(self, model_id: str) -> ModelSpec | None:
@@ -202,7 +217,7 @@ def parse_catalogue(text: str, *, origin: str, default: str | None = None) -> Ca
     Each `[models.ID]` table needs `name source family licence`, and may give `description base_px
     size_multiple sizes side_multiple min_side max_side max_pixels steps max_steps guidance max_guidance sampler samplers
     negative_prompt licence_url gated revision variant download_gb max_sequence_length guidance_end draft_lora draft_steps
-    draft_guidance draft_sampler tiny_vae quantization base sha256 inpainting controls`.
+    draft_guidance draft_sampler tiny_vae quantization base sha256 inpainting controls loras embeddings vae`.
 
     Raises ConfigError naming `origin`, the model and the key.
     """
@@ -213,7 +228,7 @@ def parse_catalogue(text: str, *, origin: str, default: str | None = None) -> Ca
     tables = data.get("models")
     if not isinstance(tables, dict) or not tables:
         raise ConfigError(f"{origin} names no models: it needs at least one [models.ID] table.")
-    models = tuple(_parse_model(key, table, origin) for key, table in cast("dict[str, Any]", tables).items())
+    models = tuple(make_model(key, table, origin) for key, table in cast("dict[str, Any]", tables).items())
     chosen = default or str(data.get("default") or models[0].id)
     if chosen not in {m.id for m in models}:
         known = ", ".join(m.id for m in models)
@@ -228,11 +243,12 @@ _KEYS = {
     "negative_prompt": bool, "licence_url": str, "gated": bool, "revision": str, "variant": str,
     "download_gb": (int, float), "max_sequence_length": int, "guidance_end": (int, float), "draft_lora": str,
     "draft_steps": int, "draft_guidance": (int, float), "draft_sampler": str, "tiny_vae": str, "quantization": str, "base": str,
-    "sha256": (str, dict), "inpainting": str, "controls": dict,
+    "sha256": (str, dict), "inpainting": str, "controls": dict, "loras": dict, "embeddings": dict, "vae": str,
 }  # fmt: skip
 
 
-def _parse_model(model_id: str, table: Any, origin: str) -> ModelSpec:
+def make_model(model_id: str, table: Any, origin: str) -> ModelSpec:
+    """Make a model of its table in a catalogue file, `origin`. Raises ConfigError naming the model and the key."""
     where = f"{origin}, model {model_id[:80]!r}"
     if not _ID.fullmatch(model_id) or ".." in model_id:
         raise ConfigError(f"{where}: an id has letters, digits, and . _ + - between them, at most 64.")
@@ -283,6 +299,8 @@ def _parse_model(model_id: str, table: Any, origin: str) -> ModelSpec:
         sha256=_checksums(entry, where),
         inpainting=_inpainting(entry, where),
         controls=_controls(entry, where),
+        vae=entry.get("vae") or None,
+        loras=_files(entry, "loras", FAMILIES, where), embeddings=_files(entry, "embeddings", EMBEDDED, where),
     )  # fmt: skip
 
 
@@ -303,6 +321,20 @@ def _controls(entry: dict[str, Any], where: str) -> dict[str, str]:
         if not isinstance(folder, str) or not folder:
             raise ConfigError(f"{where}: controls.{kind} is a folder with a control network.")
     return {kind: str(folder) for kind, folder in given.items()}
+
+
+def _files(entry: dict[str, Any], key: str, families: tuple[str, ...], where: str) -> dict[str, str]:
+    given = cast("dict[str, Any]", entry.get(key, {}))
+    if given and entry["family"] not in families:
+        raise ConfigError(f"{where}: {key} is for the families {', '.join(families)}, not {entry['family']}.")
+    for name, path in given.items():
+        if not ADDON_NAME.fullmatch(name):
+            raise ConfigError(
+                f"{where}: {key} names {name[:80]!r}; a name has no , : < > or line break, at most 64 characters."
+            )
+        if not isinstance(path, str) or not path:
+            raise ConfigError(f"{where}: {key}.{name} is a .safetensors file, or a folder with one.")
+    return {name: str(path) for name, path in given.items()}
 
 
 def _draft(entry: dict[str, Any], sampler: str, where: str) -> DraftSpec | None:

@@ -6,23 +6,35 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bot import __version__
 from bot.catalogue import ASPECTS, CONTROL_TYPES, Catalogue, ModelSpec
 from bot.config import Settings, open_to_others, read_environment
-from bot.errors import EaselError, RequestError
+from bot.errors import EaselError, InvalidOutput, RequestError
 from bot.exits import EXIT_FAILED, exit_code
-from bot.generation import PLAIN, QUALITIES, FetchProgress, GenerationOptions, GenerationRequest, InputRef, Progress
+from bot.generation import (
+    PLAIN,
+    QUALITIES,
+    FetchProgress,
+    GenerationOptions,
+    GenerationRequest,
+    InputRef,
+    Progress,
+    together,
+)
 from bot.logs import know_secrets, redact
+from bot.prompts.grids import read_axis
 
 if TYPE_CHECKING:
     from bot.library import Studio
 
 INTERRUPTED = 130
 DEFAULT_PORT = 8765
+DRAWN_TOGETHER = 16
+"""Pictures of --prompts that are drawn in shared passes; an interruption loses no more than these."""
 VERIFY = (
     "Say what a picture file tells of who made it. The exit code is 0 where this Easel signed it and it is unchanged, 2 where "
     "it carries marks that prove nothing, 3 where its credentials are broken, 4 where it carries none, 1 where it cannot be read."
@@ -139,6 +151,7 @@ def _add_generate(commands: Any) -> None:
     option("guidance", type=float, metavar="X", help="how closely the prompt is followed")
     option("seed", type=int, metavar="N", help="the same seed gives the same picture; left out, one is made up")
     option("sampler", metavar="NAME", help="one of the model's samplers")
+    option("lora", metavar="NAME", help="LoRAs, as chalk:0.8 or several with commas; `python -m bot models` lists them")
     option("image", metavar="FILE", help="a picture to draw from")
     option(
         "strength",
@@ -150,11 +163,14 @@ def _add_generate(commands: Any) -> None:
     option("control", metavar="FILE", help="a picture whose lines or shapes to follow")
     option("control_type", metavar="KIND", help=f"how to read it: {', '.join(CONTROL_TYPES)}")
     option("control_scale", type=float, metavar="X", help="how strictly to follow it (1)")
+    option("tiling", action="store_true", help="let opposite edges fit together, for patterns")
     option(
         "quality",
         metavar="NAME",
         help=f"{' or '.join(QUALITIES)}: draft is quick and rough, where the model has drafts",
     )
+    option("grid_x", metavar="AXIS", help='draw one sheet that compares, along its top: "steps: 10, 20, 30"')
+    option("grid_y", metavar="AXIS", help='and down its side: "guidance: 3, 5"')
     option("private", action="store_true", help="write files that only you can read (mode 600)")
     option("spoiler", action="store_true", help="begin file names with SPOILER_, which Discord shows blurred")
 
@@ -190,6 +206,8 @@ def _generate(settings: Settings, options: argparse.Namespace) -> int:
     _quiet(settings)
     if (options.prompt is None) == (options.prompts is None):
         raise RequestError('Give either a prompt, as "a sunset over a beach", or --prompts FILE.')
+    if options.prompts is not None and (options.grid_x or options.grid_y):
+        raise RequestError("A sheet compares one prompt; leave --prompts out.")
     prompts = [options.prompt] if options.prompts is None else read_prompts(Path(options.prompts))
     base_seed: int = random_seed() if options.seed is None else options.seed
     studio = Studio(settings)
@@ -203,7 +221,7 @@ def _generate(settings: Settings, options: argparse.Namespace) -> int:
             if options.prompts is None:
                 raise
             raise RequestError(f"Prompt {index + 1} of {options.prompts}: {error}") from None
-    paths = output_paths(options, [request.count for request in requests], base_seed)
+    paths = output_paths(options, [1 if request.axes else request.count for request in requests], base_seed)
     _draw(studio, requests, paths, private=options.private)
     return 0
 
@@ -228,8 +246,10 @@ def _options(options: argparse.Namespace, prompt: str, seed: int, inputs: Mappin
         prompt, negative_prompt=options.negative_prompt, model=options.model, aspect=options.aspect,
         width=options.width, height=options.height, count=options.count, steps=options.steps,
         guidance=options.guidance, seed=seed, sampler=options.sampler, private=options.private, spoiler=options.spoiler,
-        quality=options.quality, strength=options.strength, control_type=options.control_type,
+        quality=options.quality, lora=options.lora, strength=options.strength, control_type=options.control_type,
         control_scale=options.control_scale, image=inputs.get("image"), mask=inputs.get("mask"), control=inputs.get("control"),
+        tiling=options.tiling,
+        axes=tuple(read_axis(f"--grid-{side}", text) for side in "xy" if (text := getattr(options, f"grid_{side}"))),
     )  # fmt: skip
 
 
@@ -318,22 +338,46 @@ def _draw(
 ) -> None:
     from tqdm import tqdm
 
+    from bot.files.sheet import draw_sheet
+
     marker = studio.marker  # a broken certificate stops it before anything is drawn
-    with tqdm(total=sum(r.steps_taken for r in requests), desc="starting", unit="step", file=sys.stderr) as bar:
+    rounds = list(_rounds(requests, paths))
+    missing: list[Path] = []
+    with tqdm(total=sum(r.steps_taken for r, _ in rounds), desc="starting", unit="step", file=sys.stderr) as bar:
         listener = _Bar(bar)
 
         def fetching(progress: FetchProgress) -> None:
             total = "?" if progress.total_bytes is None else f"{progress.total_bytes / 1e9:.1f}"
             bar.set_description_str(f"fetching {progress.done_bytes / 1e9:.1f} of {total} GB")
 
-        for request, files in zip(requests, paths, strict=True):
+        for request, files in rounds:
             listener.begin(request)
             result = studio.draw(request, listener, fetching)
-            for picture, path in zip(result.pictures, files, strict=True):
+            pictures = [draw_sheet(request, result.pictures)] if request.axes else result.pictures
+            for picture in pictures:
+                path = files[picture.n]
                 marks = studio.marks(request, picture, result)
                 _write(path, marker.png(picture, marks, title=path.name), private=private)
                 with bar.external_write_mode(file=sys.stdout):
                     print(path)
+            drawn = {picture.n for picture in pictures}
+            missing += [path for n, path in enumerate(files) if n not in drawn]
+    if missing:
+        names = ", ".join(path.name for path in missing)
+        raise InvalidOutput(f"These came out broken and are missing: {names}; try another seed for them.")
+
+
+def _rounds(
+    requests: Sequence[GenerationRequest], paths: Sequence[Sequence[Path]]
+) -> Iterator[tuple[GenerationRequest, list[Path]]]:
+    """Put prompts together as far as their pictures are drawn and kept in memory at once; each with all its files."""
+    start = 0
+    while start < len(requests):
+        end = start + 1
+        while end < len(requests) and sum(request.count for request in requests[start : end + 1]) <= DRAWN_TOGETHER:
+            end += 1
+        yield together(requests[start:end]), [path for files in paths[start:end] for path in files]
+        start = end
 
 
 def _write(path: Path, data: bytes, *, private: bool) -> None:
@@ -370,18 +414,29 @@ def _models(settings: Settings, options: argparse.Namespace) -> int:
     files = model_files(catalogue, settings)
     if options.action == "fetch":
         return _fetch(files, options.model)
-    for line in list_models(catalogue, {spec.id for spec in catalogue.models if files.is_local(spec.id)}):
+    *table, blank, default = list_models(catalogue, {spec.id for spec in catalogue.models if files.is_local(spec.id)})
+    for line in (*table, *list_addons(catalogue), blank, default):
         print(line)
     return 0
+
+
+def list_addons(catalogue: Catalogue) -> list[str]:
+    """Write the LoRAs as a table, one line each with the words that call it; nothing where there are none."""
+    rows = [("LORA", "MADE FOR", "KIND", "TRIGGER WORDS")]
+    rows += [(one.name, one.made_for, one.kind, ", ".join(one.triggers)) for one in catalogue.loras]
+    return ["", *_table(rows)] if catalogue.loras else []
 
 
 def list_models(catalogue: Catalogue, local: set[str]) -> list[str]:
     """Write the catalogue as a table, one line a model."""
     rows = [("ID", "NAME", "SIZE", "LICENCE", "WHERE")]
     rows += [(spec.id, spec.name, _size(spec), spec.licence, _where(spec, local)) for spec in catalogue.models]
+    return [*_table(rows), "", f"The default is {catalogue.default}. `python -m bot models fetch ID` downloads one."]
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return [*lines, "", f"The default is {catalogue.default}. `python -m bot models fetch ID` downloads one."]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _size(spec: ModelSpec) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import discord
+import discord.gateway
 from discord import app_commands
 from discord.ext import commands
 from discord.http import Route
@@ -21,20 +22,22 @@ from bot.ui.buttons import BUTTONS
 from bot.ui.forms import ref_of
 from bot.ui.house import House
 from bot.ui.media import shows_button
-from bot.ui.submit import FORM_ID, INPUT_FORM_ID, form_submitted, input_form_submitted
+from bot.ui.submit import (
+    FORM_ID,
+    INPUT_FORM_ID,
+    LIST_FORM_ID,
+    form_submitted,
+    input_form_submitted,
+    list_form_submitted,
+)
+from bot.ui.variations import VaryButton, VaryStrongButton
 
 log = logging.getLogger(__name__)
 
 EXTENSIONS = (
-    "cogs.imagine",
-    "cogs.upscale",
-    "cogs.queue",
-    "cogs.models",
-    "cogs.history",
-    "cogs.info",
-    "cogs.privacy",
+    "cogs.imagine", "cogs.upscale", "cogs.batch", "cogs.grid", "cogs.queue", "cogs.models", "cogs.history", "cogs.info", "cogs.privacy",
     "cogs.help",
-)
+)  # fmt: skip
 
 OUTDATED = "This button was made by another version of the bot, and nothing answers to it now. Ask for it anew."
 
@@ -96,7 +99,7 @@ class EaselClient(commands.Bot):
         """Start what stands below, load the cogs, register commands where Discord's differ. Raises EaselError."""
         if self.before_commands is not None:
             await self.before_commands()
-        self.add_dynamic_items(*BUTTONS)
+        self.add_dynamic_items(*BUTTONS, VaryButton, VaryStrongButton)
         for extension in EXTENSIONS:
             await self.load_extension(extension)
         for delay_s in (*REGISTER_AGAIN_S, None):
@@ -137,6 +140,7 @@ class EaselClient(commands.Bot):
 
     async def connect(self, *, reconnect: bool = True) -> None:
         """Hold the gateway as discord.py does, but never spend the last IDENTIFYs of the day in a storm of restarts."""
+        StrictKeepAlive.install()
         open_socket = self.http.ws_connect
 
         async def remembered(*args: Any, **kwargs: Any) -> Any:
@@ -193,6 +197,8 @@ class EaselClient(commands.Bot):
                 await guarded(interaction, form_submitted(interaction, match["job"]))
             elif (match := INPUT_FORM_ID.fullmatch(custom_id)) is not None:
                 await guarded(interaction, input_form_submitted(interaction, ref_of(match)))
+            elif custom_id == LIST_FORM_ID:
+                await guarded(interaction, list_form_submitted(interaction))
         elif interaction.type is discord.InteractionType.component:
             if not self._answers(custom_id):
                 await guarded(interaction, whisper(interaction, OUTDATED))
@@ -250,3 +256,23 @@ def _plain(value: Any, key: str = "") -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)  # JSON does not keep 1.0 apart from 1
     return value
+
+
+class StrictKeepAlive(discord.gateway.KeepAliveHandler):
+    """discord.py's heartbeats, of which only an acknowledgement proves that Discord hears us.
+
+    discord.py takes any event for that; but a connection may still bring events while nothing reaches Discord any more.
+    """
+
+    def tick(self) -> None:
+        """Take an event for nothing more than an event."""
+
+    def ack(self) -> None:
+        """Take an acknowledgement for the sign of life that it is."""
+        super().ack()
+        self._last_recv = self._last_ack
+
+    @classmethod
+    def install(cls) -> None:
+        """Let connections that are made from now on use it."""
+        discord.gateway.KeepAliveHandler = cls  # type: ignore[misc]

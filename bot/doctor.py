@@ -20,6 +20,7 @@ from bot.errors import EaselError
 TIMEOUT_S = 15.0
 LOW_DISK_BYTES = 5_000_000_000
 NO_DISK_BYTES = 200_000_000
+SHOWN_NAMES = 20
 
 
 class Verdict(StrEnum):
@@ -45,7 +46,7 @@ def run_doctor(settings: Settings) -> int:
     findings: list[Finding] = []
     checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
         check_python, check_environment_file, check_token, check_device, check_disk, check_certificate, check_models,
-        check_memory, check_database,
+        check_addons, check_memory, check_database,
     )  # fmt: skip
     for check in checks:
         try:
@@ -227,6 +228,24 @@ def check_models(settings: Settings) -> Iterator[Finding]:
     if gated and settings.hf_token is None:
         advice = "accept the licence on huggingface.co, then set HF_TOKEN"
         yield Finding(Verdict.NOTE, "models", f"behind a licence: {', '.join(gated)}", advice)
+
+
+def check_addons(settings: Settings) -> Iterator[Finding]:
+    """Say which LoRAs and embeddings were found, and of each file that is left out, checkpoints too, why."""
+    from bot.engine.addons import EMBEDDINGS, LORAS, find_addons
+    from bot.engine.checkpoints import find_checkpoints
+    from bot.engine.models import load_catalogue
+
+    catalogue = load_catalogue(settings)
+    for sentence in find_checkpoints(catalogue, settings.data_dir).left_out:
+        yield Finding(Verdict.NOTE, "checkpoints", sentence.rstrip("."))
+    for what in (LORAS, EMBEDDINGS):
+        found = find_addons(catalogue, settings.data_dir, what)
+        names = ", ".join(addon.name for addon in found.addons[:SHOWN_NAMES])
+        more = f" and {len(found.addons) - SHOWN_NAMES} more" if len(found.addons) > SHOWN_NAMES else ""
+        yield Finding(Verdict.GOOD, what, f"here: {names or 'none'}{more}")
+        for sentence in found.left_out:
+            yield Finding(Verdict.NOTE, what, sentence.rstrip("."))
 
 
 def check_memory(settings: Settings) -> Iterator[Finding]:

@@ -6,9 +6,11 @@ Only frozen dataclasses and enumerations; nothing here knows time, disk, network
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +23,21 @@ class InputRef:
 
 
 @dataclass(frozen=True, slots=True)
+class Axis:
+    """What a sheet compares along one of its sides: the option's name, and the values it takes, as people write them."""
+
+    name: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationOptions:
     """What somebody asked for, as typed: `None` is "left out".
 
-    `image`, `mask` and `control` name pictures that were taken in before.
+    `image`, `mask` and `control` name pictures that were taken in before; `base_seed` and `variation` belong together. `lines` are
+    those of a list of prompts, one picture each, which takes the place of `prompt`; blank ones are skipped. `axes` are those of a sheet that
+    compares: along its top, and down its side. `lora` is "name", "name:0.8" or several with commas, and `<lora:name:0.8>` may stand in
+    the prompt.
     """
 
     prompt: str
@@ -47,6 +60,12 @@ class GenerationOptions:
     control: InputRef | None = None
     control_type: str | None = None
     control_scale: float | None = None
+    base_seed: int | None = None
+    variation: float | None = None
+    tiling: bool = False
+    lines: tuple[str, ...] = ()
+    axes: tuple[Axis, ...] = ()
+    lora: str | None = None
 
 
 PLAIN, DETAIL = "plain", "detail"
@@ -78,16 +97,36 @@ QUALITIES = (STANDARD, DRAFT)
 
 
 @dataclass(frozen=True, slots=True)
+class Variant:
+    """What one picture of a request has of its own; None is what the request says. Each name is one of the request's."""
+
+    prompt: str | None = None
+    seed: int | None = None
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    sampler: str | None = None
+    loras: tuple[tuple[str, float], ...] | None = None
+
+    def changes(self) -> dict[str, Any]:
+        """Give what it has of its own, by name."""
+        return {item.name: value for item in fields(self) if (value := getattr(self, item.name)) is not None}
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """A complete request: the same request gives the same pictures on one machine.
 
-    Picture n is drawn with `seed + n`. Sizes are pixels, multiples of 8. From `guidance_end`, a share of the steps, the
+    Picture n is drawn with `seed + n`, and as `variants[n]` says where there are any: one a picture. `axes` say that the pictures
+    are shown as one sheet, row by row, the first axis along its top. Sizes are pixels, multiples of 8. From `guidance_end`, a share of the steps, the
     prompt is followed without guidance. `image`, `mask` and `control` are digests of input pictures, empty where there is none:
     the picture that is drawn from, of which the last `strength` of the steps are taken; where it is redrawn (white); and the map
-    that a control network of the kind `control_type` follows, counting `control_scale`.
+    that a control network of the kind `control_type` follows, counting `control_scale`. Where `base_seed` is given, the noise of
+    picture n lies between that of `base_seed` (`variation` 0) and its own (1). `tiling`: opposite edges fit together. `loras` are the
+    LoRAs it is drawn with, by name, each with its weight.
 
     With `upscale` (2 or 4; 0 draws) `image` is enlarged so many times to this size, as `upscale_mode` says (UPSCALE_MODES); it was
-    drawn by `upscale_source`, where that is known. `model` is then the upscaler's, or the one that redraws the details.
+    drawn by `upscale_source`, where that is known. `model` is then the upscaler's, or the one that redraws the details. What enlarges has
+    one picture, and none of `variants`, `axes`, `loras`.
     """
 
     prompt: str
@@ -110,19 +149,48 @@ class GenerationRequest:
     control: str = ""
     control_type: str = ""
     control_scale: float = 1.0
+    base_seed: int | None = None
+    variation: float = 0.0
+    tiling: bool = False
+    loras: tuple[tuple[str, float], ...] = ()
+    variants: tuple[Variant, ...] = ()
+    axes: tuple[Axis, ...] = ()
     upscale: int = 0
     upscale_mode: str = ""
     upscale_source: str = ""
 
     @property
+    def listed(self) -> bool:
+        """Whether it is a list of prompts."""
+        return bool(self.variants) and not self.axes
+
+    def alone(self, n: int) -> GenerationRequest:
+        """Give the request that draws picture n and no other."""
+        own = self.variants[n].changes() if self.variants else {}
+        return replace(self, **{"seed": self.seed + n, "count": 1, "variants": (), "axes": (), **own})
+
+    @property
     def steps_taken(self) -> int:
-        """How many of its steps are really taken: those of a picture that is there already begin late."""
+        """How many of its steps are really taken: those of a picture that is there already begin late.
+
+        Where its pictures take different numbers of them, their average.
+        """
+        if self.variants:
+            return max(1, round(sum(self.alone(n).steps_taken for n in range(self.count)) / self.count))
         return max(1, int(self.num_inference_steps * self.strength)) if self.image else self.num_inference_steps
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """The digests of the pictures it is drawn from."""
         return tuple(dict.fromkeys(filter(None, (self.image, self.mask, self.control))))
+
+
+def together(requests: Sequence[GenerationRequest]) -> GenerationRequest:
+    """Make one list of plain requests that differ in prompt, seed and count alone; one that is alone stays as it is."""
+    if len(requests) == 1:
+        return requests[0]
+    own = [Variant(request.prompt, seed=request.seed + n) for request in requests for n in range(request.count)]
+    return replace(requests[0], count=len(own), variants=tuple(own))
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,11 +317,15 @@ class InputPictures:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One denoising step is done. `preview`, where there is one, is a rough small picture of the first image."""
+    """One denoising step is done. `preview`, where there is one, is a rough small picture of the first image.
+
+    `finished` are the pictures that were finished since the last news, where a request shows them as they come.
+    """
 
     step: int
     steps: int
     preview: RawPicture | None = field(default=None, repr=False)
+    finished: tuple[RawPicture, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from PIL.PngImagePlugin import PngInfo
 from bot import __version__, provenance
 from bot.catalogue import Catalogue
 from bot.config import Settings, read_environment
+from bot.engine.addons import lora_hashes
 from bot.engine.base import DirectEngine, Listener, Weights
 from bot.engine.models import compiled_dir, hub_cache, load_catalogue, model_files, models_root
 from bot.errors import RequestError
@@ -76,7 +77,7 @@ class Studio:
     def prepare(self, options: GenerationOptions) -> GenerationRequest:
         """Complete and check what was asked for. Raises RequestError; draws nothing."""
         request = resolve(options, self.catalogue, new_seed=self._new_seed)
-        self._moderator.check(request.prompt, request.negative_prompt)
+        self._moderator.check_request(request, options.lines)
         return request
 
     def take_input(
@@ -148,7 +149,7 @@ class Studio:
         name = self.catalogue.name_of(request.model)
         return provenance.marks(
             request, picture.n, job_id="", model_name=name, device=result.device, dtype=result.dtype,
-            version=__version__,
+            version=__version__, lora_hashes=lora_hashes(self.catalogue, request),
         )  # fmt: skip
 
 
@@ -228,23 +229,25 @@ def generate_image(
     seed: int | None = None,
     sampler: str | None = None,
     quality: str | None = None,
+    lora: str | None = None,
     image: Image.Image | str | os.PathLike[str] | None = None,
     strength: float | None = None,
     mask: Image.Image | str | os.PathLike[str] | None = None,
     control: Image.Image | str | os.PathLike[str] | None = None,
     control_type: str | None = None,
     control_scale: float | None = None,
+    tiling: bool = False,
 ) -> Image.Image:
     """Draw one picture and give it as a Pillow image.
 
     The options are those of `/imagine`; what is left out comes from the model's defaults. Sizes are pixels, multiples
-    of 8; `image`, `mask` and `control` are Pillow images or files' paths. `image.info` of what is returned has the texts "parameters" and "easel", which `image.save("output.png")` writes into the file.
+    of 8; `lora` is "name", "name:0.8" or several with commas; `image`, `mask` and `control` are Pillow images or files' paths. `image.info` of what is returned has the texts "parameters" and "easel", which `image.save("output.png")` writes into the file.
     The first call loads the model, which stays in memory. Raises EaselError with a sentence that says what to do.
     """
     images = generate_images(
         prompt, negative_prompt=negative_prompt, model=model, aspect=aspect, width=width, height=height, count=1,
-        steps=steps, guidance=guidance, seed=seed, sampler=sampler, quality=quality, image=image, strength=strength, mask=mask,
-        control=control, control_type=control_type, control_scale=control_scale,
+        steps=steps, guidance=guidance, seed=seed, sampler=sampler, quality=quality, lora=lora, image=image, strength=strength, mask=mask,
+        control=control, control_type=control_type, control_scale=control_scale, tiling=tiling,
     )  # fmt: skip
     return images[0]
 

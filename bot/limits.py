@@ -5,11 +5,15 @@ from __future__ import annotations
 import difflib
 import math
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from bot.catalogue import ASPECTS, Catalogue, ModelSpec
 from bot.errors import LimitReached, RequestError
-from bot.generation import DRAFT, QUALITIES, STANDARD, GenerationOptions, GenerationRequest
+from bot.generation import DRAFT, QUALITIES, STANDARD, GenerationOptions, GenerationRequest, Variant
+from bot.prompts.addons import read_option, resolve_loras, resolve_words, take_tags
+from bot.prompts.grids import resolve_grid
+from bot.prompts.lists import MAX_LIST_PIXELS, numbered
 from bot.prompts.pictures import resolve_pictures, size_like
 from bot.prompts.readers import PictureInfo
 from bot.prompts.text import is_blank, legible, quoted
@@ -17,6 +21,7 @@ from bot.prompts.upscaling import redraws
 
 MAX_PROMPT_CHARS = 1500
 MAX_NEGATIVE_CHARS = 1000
+MAX_LORA_CHARS = 400
 MAX_COUNT = 4
 MAX_WAITING = 20
 # A Discord integer option is a double underneath: whole numbers are exact up to here.
@@ -47,7 +52,48 @@ def resolve(
     request is drawn with `seed + n`. Raises RequestError with what is wrong and what would be right;
     nothing is corrected silently. Pure; any thread.
     """
-    prompt = checked_text(options.prompt, "prompt", MAX_PROMPT_CHARS)
+    if options.lines:
+        return _resolve_list(options, catalogue, new_seed)
+    if options.axes:
+        return resolve_grid(options, lambda plain: _resolve_one(plain, catalogue, new_seed, max_count))
+    return _resolve_one(options, catalogue, new_seed, max_count)
+
+
+def _resolve_list(options: GenerationOptions, catalogue: Catalogue, new_seed: Callable[[], int]) -> GenerationRequest:
+    """Resolve a list of prompts: one request, and a variant of it for each line."""
+    if options.count is not None:
+        raise RequestError("A list draws one picture a line; leave the count out.")
+    prompts = numbered(options.lines)
+    for number, prompt in prompts:
+        try:
+            checked_text(prompt, "prompt", MAX_PROMPT_CHARS)
+        except RequestError as error:
+            raise RequestError(f"Line {number}: {error}") from None
+    count = len(prompts)
+    base = _resolve_one(
+        replace(options, prompt=prompts[0][1], lines=()), catalogue, new_seed, max_count=1, pictures=count
+    )
+    if base.width * base.height * count > MAX_LIST_PIXELS:
+        most = MAX_LIST_PIXELS // (base.width * base.height)
+        raise RequestError(
+            f"{count} pictures of {base.width}×{base.height} are too many for one request; at most {most} fit. "
+            "Split the list, or choose a smaller size."
+        )
+    variants: list[Variant] = []
+    for number, prompt in prompts:
+        try:
+            one = _resolve_one(replace(options, prompt=prompt, lines=()), catalogue, lambda: base.seed, max_count=1)
+        except RequestError as error:
+            raise RequestError(f"Line {number}: {error}") from None
+        variants.append(Variant(prompt=one.prompt, loras=one.loras if one.loras != base.loras else None))
+    return replace(base, count=count, variants=tuple(variants))
+
+
+def _resolve_one(
+    options: GenerationOptions, catalogue: Catalogue, new_seed: Callable[[], int], max_count: int, pictures: int = 1
+) -> GenerationRequest:
+    """Resolve what is no list. `pictures` is how many seeds have to fit where there is no count."""
+    prompt, tagged = take_tags(checked_text(options.prompt, "prompt", MAX_PROMPT_CHARS))
     if is_blank(prompt):  # also where only invisible characters stand
         raise RequestError("The prompt is empty; say what the picture should show.")
     spec = _model(options.model, catalogue)
@@ -57,14 +103,23 @@ def resolve(
     negative = checked_text(options.negative_prompt or "", "negative prompt", MAX_NEGATIVE_CHARS).strip()
     if negative and not spec.negative_prompt:
         raise RequestError(f"{spec.name} takes no negative prompt; leave it out, or choose another model.")
+    if take_tags(negative)[1]:
+        raise RequestError(
+            "A LoRA goes into the prompt, not into the negative one; give it a weight below 0 to draw away from it."
+        )
+    prompt, negative = (resolve_words(text, spec, catalogue) for text in (prompt, negative))
+    loras = resolve_loras(
+        (*tagged, *read_option(checked_text(options.lora or "", "LoRA", MAX_LORA_CHARS))), spec, catalogue
+    )
     width, height = _size(options, spec)
     count = 1 if options.count is None else _whole(options.count, "Count", 1, max_count)
     steps = spec.steps
     if options.steps is not None:
         steps = _whole(options.steps, "Steps", MIN_STEPS, min(MAX_STEPS, spec.max_steps), spec.name)
-    pictures = resolve_pictures(options, spec, steps, quality)
+    drawn_from = resolve_pictures(options, spec, steps, quality)
     # The last picture's seed has to fit as well.
-    seed = new_seed() if options.seed is None else _whole(options.seed, "Seed", 0, MAX_SEED - count + 1)
+    most = MAX_SEED - max(count, pictures) + 1
+    seed = new_seed() if options.seed is None else _whole(options.seed, "Seed", 0, most)
     return GenerationRequest(
         prompt=prompt.strip(),
         negative_prompt=negative,
@@ -80,12 +135,16 @@ def resolve(
         spoiler=options.spoiler,
         quality=quality,
         guidance_end=spec.guidance_end,
-        image=pictures.image,
-        strength=pictures.strength,
-        mask=pictures.mask,
-        control=pictures.control,
-        control_type=pictures.control_type,
-        control_scale=pictures.control_scale,
+        image=drawn_from.image,
+        strength=drawn_from.strength,
+        mask=drawn_from.mask,
+        control=drawn_from.control,
+        control_type=drawn_from.control_type,
+        control_scale=drawn_from.control_scale,
+        base_seed=drawn_from.base_seed,
+        variation=drawn_from.variation,
+        tiling=drawn_from.tiling,
+        loras=loras,
     )
 
 
@@ -94,24 +153,34 @@ def told_by(info: PictureInfo | None, catalogue: Catalogue) -> tuple[str, str, s
     if info is None:
         return "", "", ""
     spec = catalogue.get(info.model or "")
-    negative = legible(info.negative_prompt)[:MAX_NEGATIVE_CHARS]
-    return legible(info.prompt)[:MAX_PROMPT_CHARS], negative, "" if spec is None else spec.id
+    prompt, negative = (_untagged(legible(text)) for text in (info.prompt, info.negative_prompt))
+    return prompt[:MAX_PROMPT_CHARS], negative[:MAX_NEGATIVE_CHARS], "" if spec is None else spec.id
+
+
+def _untagged(text: str) -> str:
+    """Leave out the tags that name LoRAs, which are no words."""
+    try:
+        return take_tags(text)[0].strip()
+    except RequestError:
+        return text
 
 
 def price(request: GenerationRequest) -> int:
     """Price a request in pixel-steps: pixels × steps × pictures. Whole numbers, so that sums are exact. Pure."""
-    return drawn_price(request, [(request.width, request.height)] * request.count)
+    return drawn_price(request, [(n, request.width, request.height) for n in range(request.count)])
 
 
-def drawn_price(request: GenerationRequest, sizes: Sequence[tuple[int, int]]) -> int:
-    """Price the pictures that were really drawn, given their sizes in pixels. Pure.
+def drawn_price(request: GenerationRequest, drawn: Iterable[tuple[int, int, int]]) -> int:
+    """Price the pictures that were really drawn, given their numbers and their sizes in pixels. Pure.
 
     To enlarge one costs a step of its new size, and those in which its details are redrawn.
     """
-    steps = request.steps_taken
-    if request.upscale:
-        steps = 1 + (steps if redraws(request) else 0)
-    return sum(width * height for width, height in sizes) * steps
+
+    def steps(n: int) -> int:
+        taken = request.alone(n).steps_taken
+        return taken if not request.upscale else 1 + taken if redraws(request) else 1
+
+    return sum(width * height * steps(n) for n, width, height in drawn)
 
 
 def check_budget(price: int, spent: int, budget: int) -> None:

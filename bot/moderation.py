@@ -10,11 +10,13 @@ are read as what they stand for. The lists lie in `bot/prompts/terms.py`.
 from __future__ import annotations
 
 import re
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from bot.errors import ModerationRefused
+from bot.generation import GenerationRequest
 from bot.prompts import terms
+from bot.prompts.lists import numbered
 from bot.prompts.text import fold
 
 REFUSAL = (
@@ -77,6 +79,17 @@ class Moderator:
             avoided = _Reading(negative_prompt)
             if (sexual and avoided.names(terms.ADULTS)) or (minors and avoided.names(terms.CLOTHES)):
                 raise ModerationRefused(REFUSAL)
+
+    def check_request(self, request: GenerationRequest, lines: Sequence[str] = ()) -> None:
+        """Refuse a request for any of its prompts; `lines` is the list it was made of. Raises ModerationRefused, naming the line."""
+        if not request.listed:
+            self.check(request.prompt, request.negative_prompt)
+            return
+        for number, prompt in numbered(lines or [variant.prompt or "" for variant in request.variants]):
+            try:
+                self.check(prompt, request.negative_prompt)
+            except ModerationRefused as error:
+                raise ModerationRefused(f"Line {number}: {error}") from None
 
 
 class _Reading:

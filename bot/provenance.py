@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 from xml.sax.saxutils import escape, quoteattr
 
-from bot.generation import STANDARD, GenerationRequest
-from bot.prompts import readers
+from bot.addons import MAX_LORAS
+from bot.generation import STANDARD, Axis, GenerationRequest, Variant
+from bot.prompts import addons, readers
+from bot.prompts.grids import grid_words
 from bot.prompts.readers import PictureInfo, real, text_of, whole
 from bot.prompts.upscaling import is_plain, redraws
 
@@ -55,23 +58,27 @@ def _quoted(value: str) -> str:
     return json.dumps(value, ensure_ascii=False) if re.search(r'[,\n:"]', value) else value
 
 
-def parameters_text(request: GenerationRequest, seed: int, model_name: str, version: str) -> str:
+def parameters_text(
+    request: GenerationRequest, seed: int, model_name: str, version: str, lora_hashes: Mapping[str, str] | None = None
+) -> str:
     """Write the `parameters` text of one picture, as A1111 and its kin do.
 
-    The prompt, then "Negative prompt: …" where there is one, then the settings in one line; `seed` is the
+    The prompt with its LoRAs, whose checksums are in `lora_hashes` by name, then "Negative prompt: …" where there is one, then the settings in one line; `seed` is the
     picture's own (`request.seed + n`).
     """
     drawn = {
         "Steps": str(request.num_inference_steps),
         "Sampler": request.sampler,
         "CFG scale": _number(request.guidance_scale),
-        "Seed": str(seed),
+        "Seed": str(seed if request.base_seed is None else request.base_seed),
     }
     settings = {
         **({} if is_plain(request) else drawn),
         "Size": f"{request.width}x{request.height}",
         "Model": model_name,
         **({"Quality": request.quality} if request.quality != STANDARD else {}),
+        **_variation_settings(request, seed),
+        **({"Tiling": "True"} if request.tiling else {}),
         **({"Denoising strength": _number(request.strength)} if request.image and not is_plain(request) else {}),
         **({"Postprocess upscale by": str(request.upscale)} if request.upscale else {}),
         **(
@@ -79,13 +86,33 @@ def parameters_text(request: GenerationRequest, seed: int, model_name: str, vers
             if request.control
             else {}
         ),
+        **_grid_settings(request),
+        **(
+            {"Lora hashes": ", ".join(f"{name}: {digest}" for name, digest in lora_hashes.items())}
+            if lora_hashes
+            else {}
+        ),
         "Version": f"Easel {version}",
     }
-    lines = [request.prompt]
+    lines = [f"{request.prompt} {addons.tags(request.loras)}" if request.loras else request.prompt]
     if request.negative_prompt:
         lines.append(f"Negative prompt: {request.negative_prompt}")
     lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in settings.items()))
     return "\n".join(lines)
+
+
+def _variation_settings(request: GenerationRequest, seed: int) -> dict[str, str]:
+    if request.base_seed is None:
+        return {}
+    return {"Variation seed": str(seed), "Variation seed strength": _number(request.variation)}
+
+
+def _grid_settings(request: GenerationRequest) -> dict[str, str]:
+    """Say of a sheet what it compares, as A1111's own script for that does."""
+    settings = {"Script": "X/Y/Z plot"} if request.axes else {}
+    for side, axis in zip("XY", request.axes, strict=False):
+        settings |= {f"{side} Type": axis.name, f"{side} Values": ",".join(axis.values)}
+    return settings
 
 
 def parse_parameters(text: str) -> PictureInfo | None:
@@ -111,7 +138,9 @@ class EaselRecord:
 
     @property
     def alone(self) -> GenerationRequest:
-        """The request that draws this one picture again."""
+        """The request that draws this one picture again, or all that are on this sheet."""
+        if self.request.axes:
+            return self.request
         return dataclasses.replace(self.request, seed=self.seed, count=1)
 
 
@@ -124,12 +153,17 @@ _REQUEST_FIELDS: dict[str, type] = {
 # What later versions added, with what it was before.
 _LATER_FIELDS: dict[str, Any] = {
     "quality": STANDARD, "guidance_end": 1.0, "image": "", "strength": 1.0, "mask": "", "control": "", "control_type": "",
-    "control_scale": 1.0, "upscale": 0, "upscale_mode": "", "upscale_source": "",
+    "control_scale": 1.0, "variation": 0.0, "tiling": False, "loras": (), "upscale": 0, "upscale_mode": "", "upscale_source": "",
 }  # fmt: skip
 
 
+def addon_facts(request: GenerationRequest) -> list[tuple[str, str]]:
+    """Give what a request says of its LoRAs, as (label, value)."""
+    return [("LoRA", addons.spelled(request.loras)[:400])] if request.loras else []
+
+
 def picture_facts(request: GenerationRequest) -> list[tuple[str, str]]:
-    """Give what a request says of the pictures it is drawn from, as (label, value)."""
+    """Give what a request says of its pictures' beginnings, edges and sheet, as (label, value)."""
     found: list[tuple[str, str]] = []
     if request.upscale:
         how = f", details redrawn at strength {_number(request.strength)}" if redraws(request) else ""
@@ -141,20 +175,30 @@ def picture_facts(request: GenerationRequest) -> list[tuple[str, str]]:
         )
     if request.control:
         found.append(("Control", f"{request.control_type[:40]}, scale {_number(request.control_scale)}"))
+    if request.base_seed is not None:
+        found.append(("Variation", f"{_number(request.variation)} away from seed {request.base_seed}"))
+    if request.tiling:
+        found.append(("Tiling", "yes"))
+    if request.axes:
+        found.append(("Compares", grid_words(request.axes)))
     return found
 
 
 def easel_json(
     request: GenerationRequest, n: int, seed: int, job_id: str, device: str, dtype: str, version: str
 ) -> str:
-    """Write the `easel` chunk of picture `n` (from 0), whose own seed is `seed`."""
+    """Write the `easel` chunk of picture `n` (from 0), whose own seed is `seed`; of a sheet with what each picture on it has of its own."""
+    asked: dict[str, Any] = {name: getattr(request, name) for name in (*_REQUEST_FIELDS, *_LATER_FIELDS, "base_seed")}
+    if request.axes:
+        asked["variants"] = [variant.changes() for variant in request.variants]
+        asked["axes"] = [dataclasses.asdict(axis) for axis in request.axes]
     record = {
         "easel": _FORMAT,
         "version": version,
         "job": job_id,
         "n": n,
         "seed": seed,
-        "request": {name: getattr(request, name) for name in (*_REQUEST_FIELDS, *_LATER_FIELDS)},
+        "request": asked,
         "device": device,
         "dtype": dtype,
     }
@@ -181,14 +225,56 @@ def parse_easel(text: str) -> EaselRecord | None:
         values[name] = value
     for name, before in _LATER_FIELDS.items():
         value = entry.get(name, before)
+        if name == "loras":
+            value = _loras(value)
         if type(value) is not type(before):
             return None
         values[name] = value
+    values["base_seed"] = whole(entry["base_seed"]) if isinstance(entry.get("base_seed"), int) else None
+    sheet = _parse_sheet(entry, values["count"])
+    if sheet is None:
+        return None
     n, seed = whole(data.get("n")), whole(data.get("seed"))
     if n is None or seed is None:
         return None
     device, dtype, job = (text_of(data.get(key), 100) for key in ("device", "dtype", "job"))
-    return EaselRecord(GenerationRequest(**values), n, seed, job, device, dtype, text_of(data.get("version"), 40))
+    return EaselRecord(
+        GenerationRequest(**values, **sheet), n, seed, job, device, dtype, text_of(data.get("version"), 40)
+    )
+
+
+def _parse_sheet(entry: Mapping[str, Any], count: int) -> dict[str, Any] | None:
+    """Read what a sheet compares; nothing where it is none, None where that is damaged."""
+    try:
+        axes = tuple(Axis(str(axis["name"]), tuple(map(str, axis["values"]))) for axis in entry.get("axes", []))
+        variants = tuple(_variant(own) for own in entry.get("variants", []))
+    except (TypeError, KeyError, ValueError, AttributeError, OverflowError):
+        return None
+    cells = math.prod(len(axis.values) for axis in axes) if axes else 0
+    sound = len(axes) <= 2 and cells == len(variants) and cells in (0, count)
+    return {"axes": axes, "variants": variants} if sound else None
+
+
+def _variant(own: dict[str, Any]) -> Variant:
+    kinds = _REQUEST_FIELDS | {name: type(before) for name, before in _LATER_FIELDS.items()}
+    values: dict[str, Any] = {
+        name: _loras(value) if name == "loras" else kinds[name](value) for name, value in own.items()
+    }
+    return Variant(**values)
+
+
+def _loras(value: object) -> tuple[tuple[str, float], ...] | None:
+    """Read the LoRAs of a record; None where they are none."""
+    if not isinstance(value, (list, tuple)):
+        return None
+    found: list[tuple[str, float]] = []
+    for pair in cast("list[Any]", value):
+        named = cast("list[Any]", pair) if isinstance(pair, list) else []
+        weight = real(named[1]) if len(named) == 2 else None
+        if weight is None or not text_of(named[0], 100) or len(found) == MAX_LORAS:
+            return None
+        found.append((text_of(named[0], 100), weight))
+    return tuple(found)
 
 
 def _from_easel(text: str) -> PictureInfo | None:
@@ -198,7 +284,7 @@ def _from_easel(text: str) -> PictureInfo | None:
     asked = record.request
     extra = [("Version", f"Easel {record.version}"), ("Picture", f"{record.n + 1} of {asked.count}")]
     extra += [("Quality", asked.quality[:100])] if asked.quality != STANDARD else []
-    extra += picture_facts(asked)
+    extra += [*addon_facts(asked), *picture_facts(asked)]
     extra += [(label, value) for label, value in (("Request", record.job_id), ("Drawn on", record.device)) if value]
     plain = is_plain(asked)
     return PictureInfo(
@@ -270,12 +356,18 @@ class Marks:
 
 
 def marks(
-    request: GenerationRequest, n: int, *, job_id: str, model_name: str, device: str, dtype: str, version: str
-) -> Marks:
-    """Write down what made picture `n` (from 0) of a request, for its file. `job_id` is empty outside the bot."""
+    request: GenerationRequest, n: int, *, job_id: str, model_name: str, device: str, dtype: str, version: str,
+    lora_hashes: Mapping[str, str] | None = None,
+) -> Marks:  # fmt: skip
+    """Write down what made picture `n` (from 0) of a request, for its file. `job_id` is empty outside the bot.
+
+    A picture of a list says what made it alone, and nothing of the others.
+    """
+    if request.listed:
+        request, n = request.alone(n), 0
     seed = request.seed + n
     chunks = {
-        PARAMETERS_KEY: parameters_text(request, seed, model_name, version),
+        PARAMETERS_KEY: parameters_text(request, seed, model_name, version, lora_hashes),
         EASEL_KEY: easel_json(request, n, seed, job_id, device, dtype, version),
     }
     return Marks(chunks, iptc_xmp(version, request.prompt))

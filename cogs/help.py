@@ -23,13 +23,17 @@ draft will do. `private` shows the pictures only to you, \
 `image` draws from a picture, and `strength` says how far to leave it; `mask` redraws only what is white in it. `control` follows the \
 lines or shapes of a picture. *Use as input* (right-click a message, Apps) takes the picture of any message.
 
+**Many at once**
+`/batch` draws a list of prompts, one a line, from a form or a .txt `file`; the message fills as they finish, and at the end \
+all of them are one archive. `/grid` compares: one prompt over the values of one or two options, as `x: steps: 10, 20, 30`, on one sheet.
+
 **While you wait**
 The message shows your place in line, then the steps and the picture forming. Everybody gets a turn: one request of \
 yours, then one of the next member. *Cancel* takes a request back at any moment; requests survive a restart of the bot.
 
 **With a result**
 *Upscale* makes a picture twice as large; *4×* and *Detail* are under what comes of it, and `/upscale` takes any picture. \
-*Again* draws it with a new seed, *Edit* opens a form with all the parameters, *Info* shows them, *Delete* erases the \
+*Vary* draws more near a picture, *Again* draws it with a new seed, *Edit* opens a form with all the parameters, *Info* shows them, *Delete* erases the \
 message, the files and our record of them (yours, or anybody's for moderators).
 
 **Look around**

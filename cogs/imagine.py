@@ -13,11 +13,12 @@ from bot import limits
 from bot.catalogue import ASPECTS, CONTROL_TYPES
 from bot.errors import AttachmentRefused, NotPermitted
 from bot.generation import QUALITIES, GenerationOptions
+from bot.prompts.addons import offered
 from bot.prompts.pictures import MAX_CONTROL_SCALE
 from bot.ui.answers import guarded
 from bot.ui.buttons import check_may_draw
 from bot.ui.cards import input_card
-from bot.ui.choices import matching
+from bot.ui.choices import loras_matching, models_matching, samplers_matching
 from bot.ui.house import House, age_restricted, house_of, may_draw
 from bot.ui.inputs import check_file, draw_with, take
 from bot.ui.media import PICTURE_SUFFIXES, media_of
@@ -42,12 +43,14 @@ class Imagine(commands.Cog):
         guidance="How closely to follow the prompt",
         seed="The same seed and options give the same picture",
         sampler="The method of denoising",
+        lora="LoRAs, as chalk:0.8 or several with commas; <lora:chalk:0.8> in the prompt does the same",
         image="A picture to draw from",
         strength="How far to leave the picture: 0.3 keeps the layout, 0.9 follows the prompt",
         mask="What of the picture to redraw: white, or left transparent; the size of the picture",
         control="A picture whose lines or shapes to follow",
         control_type="How to read the control picture; raw: it is such a map already",
         control_scale="How strictly to follow the control picture",
+        tiling="Let opposite edges fit together, for patterns",
         quality="draft is quick and rough, where the model has drafts",
         private="Show the pictures only to you",
         spoiler="Hide the pictures behind a spoiler",
@@ -71,12 +74,14 @@ class Imagine(commands.Cog):
         guidance: Range[float, limits.MIN_GUIDANCE, limits.MAX_GUIDANCE] | None = None,
         seed: Range[int, 0, limits.MAX_SEED] | None = None,
         sampler: str | None = None,
+        lora: Range[str, 0, limits.MAX_LORA_CHARS] | None = None,
         image: discord.Attachment | None = None,
         strength: Range[float, 0.0, 1.0] | None = None,
         mask: discord.Attachment | None = None,
         control: discord.Attachment | None = None,
         control_type: str | None = None,
         control_scale: Range[float, 0.0, MAX_CONTROL_SCALE] | None = None,
+        tiling: bool = False,
         quality: str | None = None,
         private: bool = False,
         spoiler: bool = False,
@@ -86,7 +91,8 @@ class Imagine(commands.Cog):
             raise NotPermitted("You may not use commands in this channel, so you cannot draw here.")
         options = GenerationOptions(
             prompt, negative_prompt, model, aspect, width, height, count, steps, guidance, seed, sampler,
-            private, spoiler, quality, strength=strength, control_type=control_type, control_scale=control_scale,
+            private, spoiler, quality, strength=strength, control_type=control_type, control_scale=control_scale, tiling=tiling,
+            lora=lora,
         )  # fmt: skip
         attached = {"image": image, "mask": mask, "control": control}
         await draw_with(interaction, house_of(interaction), options, attached)
@@ -94,15 +100,19 @@ class Imagine(commands.Cog):
     @imagine.autocomplete("model")
     async def complete_model(self, interaction: discord.Interaction[Any], typed: str) -> list[Choice[str]]:
         """Offer models whose id or name contains what is typed."""
-        models = self.house.service.catalogue.models
-        return matching(typed, [(f"{m.name} · {m.id}", m.id) for m in models])
+        return models_matching(self.house.service.catalogue, typed)
 
     @imagine.autocomplete("sampler")
     async def complete_sampler(self, interaction: discord.Interaction[Any], typed: str) -> list[Choice[str]]:
         """Offer the samplers of the model chosen so far."""
+        return samplers_matching(self.house.service.catalogue, interaction.namespace.model, typed)
+
+    @imagine.autocomplete("lora")
+    async def complete_lora(self, interaction: discord.Interaction[Any], typed: str) -> list[Choice[str]]:
+        """Offer the LoRAs of the model chosen so far, for the last one of those typed."""
         catalogue = self.house.service.catalogue
         chosen = catalogue.get(interaction.namespace.model or "") or catalogue[catalogue.default]
-        return matching(typed, [(name, name) for name in chosen.samplers])
+        return loras_matching(typed, offered(catalogue.loras, chosen))
 
     async def use_as_input(self, interaction: discord.Interaction[Any], message: discord.Message) -> None:
         """Take in the first picture of a message; the answer has the button that says what to draw from it."""

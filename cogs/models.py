@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import discord
 from discord import app_commands, ui
 from discord.ext import commands
 
+from bot.addons import AddOn
 from bot.catalogue import ModelSpec
+from bot.prompts.addons import offered
+from bot.prompts.text import inert
 from bot.ui.house import House
 from bot.ui.view import sealed
 from bot.ui.words import number, size
 
 SHOWN_CHARS = 3700
+LORAS_SHOWN = 6
 
 
 class Models(commands.Cog):
@@ -28,7 +33,7 @@ class Models(commands.Cog):
         catalogue = self.house.service.catalogue
         paragraphs: list[str] = []
         for spec in catalogue.models:
-            paragraph = _paragraph(spec, default=spec.id == catalogue.default)
+            paragraph = _paragraph(spec, offered(catalogue.loras, spec), default=spec.id == catalogue.default)
             if sum(map(len, paragraphs)) + len(paragraph) > SHOWN_CHARS:
                 paragraphs.append(f"-# and {len(catalogue.models) - len(paragraphs)} more; type to search in `model`")
                 break
@@ -37,7 +42,7 @@ class Models(commands.Cog):
         await interaction.response.send_message(view=view, ephemeral=True)
 
 
-def _paragraph(spec: ModelSpec, *, default: bool) -> str:
+def _paragraph(spec: ModelSpec, loras: Sequence[AddOn], *, default: bool) -> str:
     width, height = spec.default_size
     licence = f"[{spec.licence}](<{spec.licence_url}>)" if spec.licence_url else spec.licence
     facts = [f"{width}×{height}", f"{spec.steps} steps", f"guidance {number(spec.guidance)}", licence]
@@ -48,7 +53,14 @@ def _paragraph(spec: ModelSpec, *, default: bool) -> str:
     if spec.gated:
         facts.append("licence to accept first")
     mark = " · the default here" if default else ""
-    return f"**{spec.name}** `{spec.id}`{mark}\n{spec.description}\n-# {' · '.join(facts)}"
+    lines = [f"**{spec.name}** `{spec.id}`{mark}", spec.description, f"-# {' · '.join(facts)}"]
+    if loras:
+        named = [
+            f"{inert(one.name, 64)}{f' (“{inert(one.triggers[0], 60)}”)' if one.triggers else ''}" for one in loras
+        ]
+        rest = f" and {len(named) - LORAS_SHOWN} more" if len(named) > LORAS_SHOWN else ""
+        lines.append(f"-# LoRAs: {', '.join(named[:LORAS_SHOWN])}{rest}")
+    return "\n".join(lines)
 
 
 async def setup(bot: commands.Bot) -> None:

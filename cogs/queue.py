@@ -38,7 +38,7 @@ class Queue(commands.Cog):
         items: list[ui.Item[Any]] = [ui.TextDisplay(f"{head}\n-# {count}")]
         for job, place in overview.mine[:SHOWN]:
             eta = "" if place.eta_s is None else f" · about {words.duration(place.eta_s)}"
-            text = f"**{words.ordinal(place.position)} in line**{eta}\n{inert(job.request.prompt, 120)}"
+            text = f"**{words.ordinal(place.position)} in line**{eta}\n{inert(words.subject(job.request), 120)}"
             items.append(ui.Section(ui.TextDisplay(text), accessory=cast(Any, CancelButton(job.id))))
         if len(overview.mine) > SHOWN:
             items.append(ui.TextDisplay(f"-# and {len(overview.mine) - SHOWN} more of yours"))
@@ -63,7 +63,7 @@ class Queue(commands.Cog):
                     raise
         if not done:
             raise JobNotFound("They were finished before they could be cancelled.")
-        names = "\n".join(f"- {inert(job.request.prompt, 120)}" for job in done[:SHOWN])
+        names = "\n".join(f"- {inert(words.subject(job.request), 120)}" for job in done[:SHOWN])
         await interaction.followup.send(f"Cancelled:\n{names}", ephemeral=True)
 
     @cancel.autocomplete("request")
@@ -71,7 +71,7 @@ class Queue(commands.Cog):
         """Offer the member's own unfinished requests."""
         mine = self._mine(interaction.user.id)
         every = [(f"All {len(mine)} of them", ALL)] if len(mine) > 1 else []
-        return matching(typed, [*every, *((plain(job.request.prompt, 90) or job.id, job.id) for job in mine)])
+        return matching(typed, [*every, *((plain(words.subject(job.request), 90) or job.id, job.id) for job in mine)])
 
     def _mine(self, user_id: int) -> list[Job]:
         overview = self.house.service.overview(user_id)
@@ -83,7 +83,7 @@ class Queue(commands.Cog):
 def _running_line(job: Job, user_id: int) -> str:
     if job.request.private and job.origin.user_id != user_id:
         return "**Now** · a private request"
-    return f"**Now** · {inert(job.request.prompt, 120)} · for <@{job.origin.user_id}>"
+    return f"**Now** · {inert(words.subject(job.request), 120)} · for <@{job.origin.user_id}>"
 
 
 async def setup(bot: commands.Bot) -> None:

@@ -95,14 +95,48 @@ def make_canvas(family: Family, inputs: InputPictures, strength: float) -> Canva
     return Canvas(picture, strength, small, masked, pixels, feathered(redrawn))
 
 
-def begin_noise(family: Family, table: Timetable, size: tuple[int, int], generator: torch.Generator) -> Beginning:
+@dataclass(frozen=True, slots=True)
+class Variation:
+    """Noise between two seeds': that of the lane's generator and, at `amount` 1, that of `seed`."""
+
+    seed: int
+    amount: float
+
+    def of(self, family: Family, size: tuple[int, int], noise: torch.Tensor) -> torch.Tensor:
+        """Go this far from a lane's own noise, on the sphere that noise of its length lies on."""
+        import torch
+
+        other = family.raw_noise(*size, torch.Generator("cpu").manual_seed(self.seed))
+        return spherical(noise, other, self.amount)
+
+
+def spherical(one: torch.Tensor, other: torch.Tensor, amount: float) -> torch.Tensor:
+    """Interpolate along the great circle (K. Shoemake, 1985), so that what is between two noises is noise, too."""
+    import torch
+
+    a, b = one.double(), other.double()
+    cosine = (a * b).sum() / ((a * a).sum() * (b * b).sum()).sqrt()
+    angle = torch.acos(cosine.clamp(-1, 1))
+    if float(torch.sin(angle)) < 1e-6:
+        return one
+    return ((torch.sin((1 - amount) * angle) * a + torch.sin(amount * angle) * b) / torch.sin(angle)).to(one.dtype)
+
+
+def begin_noise(
+    family: Family, table: Timetable, size: tuple[int, int], generator: torch.Generator,
+    variation: Variation | None = None,
+) -> Beginning:  # fmt: skip
     """Begin with noise alone."""
-    return Beginning(family.new_latents(*size, generator, table.init_noise_sigma))
+    if variation is None:
+        return Beginning(family.new_latents(*size, generator, table.init_noise_sigma))
+    noise = variation.of(family, size, family.raw_noise(*size, generator))
+    return Beginning(family.pack(noise * table.init_noise_sigma))
 
 
 def begin_from(
-    family: Family, table: Timetable, canvas: Canvas, size: tuple[int, int], generator: torch.Generator
-) -> Beginning:
+    family: Family, table: Timetable, canvas: Canvas, size: tuple[int, int], generator: torch.Generator,
+    variation: Variation | None = None,
+) -> Beginning:  # fmt: skip
     """Begin with a picture under noise; with a mask and full strength it is noise alone, kept to the picture outside of it."""
     import torch
 
@@ -110,6 +144,8 @@ def begin_from(
     pure = canvas.mask is not None and canvas.strength >= 1.0
     latents = None if pure and family.inpaints else canvas.picture(generator)
     noise = family.raw_noise(*size, generator)
+    if variation is not None:
+        noise = variation.of(family, size, noise)
     if pure:
         sample = noise * table.init_noise_sigma
     else:

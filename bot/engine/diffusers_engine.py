@@ -17,11 +17,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bot.addons import AddOn
 from bot.catalogue import DRAFT_SUFFIX, INPAINTING_SUFFIX, READY_MADE, Catalogue, with_variants
+from bot.engine.adapters import Weighted, load_adapter
+from bot.engine.addons import path_of
 from bot.engine.base import NO_INPUTS, EngineInfo, Listener, Order, Work, draw_to_the_end
 from bot.engine.controls import load_control
 from bot.engine.devices import Device, Pace, choose_device, keep_memory, memory_numbers, quiet_libraries, spin_briefly
 from bot.engine.drawings import Drawing, owners
+from bot.engine.embeddings import load_embedding
 from bot.engine.fitting import Fitting
 from bot.engine.general import GeneralRoom, GeneralRun
 from bot.engine.guard import LOAD_LIMIT_S, Guard, turn_limit_s
@@ -37,6 +41,7 @@ from bot.engine.upscale_room import UpscaleRoom, UpscaleRun
 from bot.engine.weights import ModelFiles
 from bot.errors import EaselError, GenerationCancelled, InvalidOutput, ModelError, OutOfMemory, RequestError
 from bot.generation import DRAFT, FetchProgress, GenerationRequest, GenerationResult, InputPictures
+from bot.prompts.addons import named_in
 from bot.prompts.upscaling import redraws
 
 log = logging.getLogger(__name__)
@@ -202,7 +207,8 @@ class DiffusersEngine:
         lanes = [lane for lane in self._lanes.lanes if lane.key[0] in self.residents]
         done = [lane for lane in lanes if lane.done]
         if done:
-            self._decode([lane for lane in done if lane.key[:2] == done[0].key[:2]])
+            first = done[0]
+            self._decode([lane for lane in done if (lane.key[:2], lane.tiling) == (first.key[:2], first.tiling)])
             return
         due = self._due()
         if due is not None:
@@ -213,7 +219,7 @@ class DiffusersEngine:
             else:
                 self._load(due)
             return
-        fresh = (one for one in self._drawings.values() if one.spec.id in self.residents and self._is_fresh(one))
+        fresh = (one for one in self._drawings.values() if one.spec.id in self.residents and self._may_begin(one))
         # Where the passes are full, one prompt between two of them: many that come at once do not hold up the others.
         if (len(lanes) < self._max_batch or not self._encoded_last) and (drawing := next(fresh, None)) is not None:
             self._encoded_last = True
@@ -228,10 +234,6 @@ class DiffusersEngine:
             self._enlarge(picked[0])
         else:
             self._step([lane for lane in picked if isinstance(lane, Lane)])
-
-    def _is_fresh(self, drawing: Drawing) -> bool:
-        """Whether something of a request is to be encoded: of a picture's tiles no more at a time than share a pass."""
-        return not drawing.prepared and (drawing.tiles is None or len(self._lanes.of(drawing)) < self._max_batch)
 
     def _due(self) -> str | None:
         """Name the model to load now: one that fits beside those at work, or that has waited for its quantum."""
@@ -279,56 +281,101 @@ class DiffusersEngine:
             if drawing.spec.id in models:
                 drawing.since = self._tick()
 
+    def _may_begin(self, drawing: Drawing) -> bool:
+        """Whether another prompt of a request may be encoded now.
+
+        Of a long list, and of a picture's tiles, no more begin than fit into a pass: so its first pictures are finished while the last ones
+        wait.
+        """
+        if drawing.prepared:
+            return False
+        many = bool(drawing.request.variants) or drawing.tiles is not None
+        return not many or len(self._lanes.of(drawing)) < self._max_batch
+
     def _prepare(self, drawing: Drawing) -> None:
         loaded = self.residents.use(drawing.spec.id)
-        if not self._has_control(drawing, loaded):
+        numbers = drawing.alike()
+        request = drawing.request.alone(numbers[0])
+        if not self._has_extras(drawing, request, loaded):
             return
 
         def prepare() -> None:
-            if loaded.family is None or not loaded.family.expresses(drawing.request):
-                self._leave_to_pipeline(drawing)
+            if loaded.family is None or not loaded.family.expresses(request):
+                self._leave_to_pipeline(drawing, numbers)
                 return
             try:
-                self._lanes.begin(drawing, loaded)
+                words = [loaded.embeddings[addon.path] for addon in self._embeddings(request)]
+                self._lanes.begin(drawing, loaded, numbers, self._loras(request, loaded), words)
             except NotLinear as error:
-                log.info("%s with %s is drawn by its pipeline: %s", drawing.spec.id, drawing.request.sampler, error)
-                self._leave_to_pipeline(drawing)
+                log.info("%s with %s is drawn by its pipeline: %s", drawing.spec.id, request.sampler, error)
+                self._leave_to_pipeline(drawing, numbers)
 
         limit_s, started = turn_limit_s(self._device, loaded), time.perf_counter()
         trouble = self._guard.attempt("encoding a prompt", [drawing], prepare, limit_s=limit_s)
         drawing.other_s += time.perf_counter() - started
         if trouble is None:
-            drawing.prepared = drawing.tiles is None or not drawing.todo
+            drawing.fresh = [n for n in drawing.fresh if n not in numbers]
         elif not self._may_retry(drawing, trouble):
             self._fail(drawing, drawing.no_room() if isinstance(trouble, OutOfMemory) else trouble)
 
-    def _has_control(self, drawing: Drawing, loaded: Loaded) -> bool:
-        """Load the control network a request asks for; False where that has to be tried again, or has failed."""
-        kind = drawing.request.control_type.removeprefix(READY_MADE) if drawing.request.control else ""
-        if not kind or kind in loaded.controls:
+    def _has_extras(self, drawing: Drawing, request: GenerationRequest, loaded: Loaded) -> bool:
+        """Load the control network, LoRAs and words that some pictures of a drawing ask for; False where that has failed, or is tried again."""
+        assert self._device is not None
+        device = self._device.suited_to(loaded.spec.family)
+        kind = request.control_type.removeprefix(READY_MADE) if request.control else ""
+        if kind and kind not in loaded.controls:
+            load = functools.partial(load_control, loaded, kind, device)
+            if not self._has_loaded(drawing, loaded, "a control network", load):
+                return False
+        if loaded.family is None:
             return True
+        for name, weight in request.loras:
+            path = path_of(self._catalogue, request.model, name)
+            if weight and path in loaded.adapters:
+                loaded.use_adapter(path)  # so that the next one to be loaded does not push it out
+            elif weight:
+                load = functools.partial(load_adapter, loaded, name, path)
+                if not self._has_loaded(drawing, loaded, "a LoRA", load):
+                    return False
+        for addon in self._embeddings(request):
+            if addon.path not in loaded.embeddings:
+                load = functools.partial(load_embedding, loaded, addon, Path(addon.path))
+                if not self._has_loaded(drawing, loaded, "an embedding", load):
+                    return False
+        return True
 
-        def load() -> None:
-            assert self._device is not None
+    def _has_loaded(self, drawing: Drawing, loaded: Loaded, what: str, load: Callable[[], None]) -> bool:
+        def unit() -> None:
             loaded.make_way()
-            load_control(loaded, kind, self._device.suited_to(loaded.spec.family))
+            load()
 
-        trouble = self._guard.attempt(
-            "loading a control network", [drawing], load, limit_s=LOAD_LIMIT_S, inference=False
-        )
+        trouble = self._guard.attempt(f"loading {what}", [drawing], unit, limit_s=LOAD_LIMIT_S, inference=False)
         if trouble is None:
             return True
         if not self._may_retry(drawing, trouble):
             self._fail(drawing, drawing.no_room() if isinstance(trouble, OutOfMemory) else trouble)
         return False
 
-    def _leave_to_pipeline(self, drawing: Drawing) -> None:
-        """Let its pipeline draw a request that lanes do not express. Raises RequestError where it begins from pictures."""
-        if drawing.request.inputs:
+    def _loras(self, request: GenerationRequest, loaded: Loaded) -> Weighted:
+        """Give the LoRAs of a request, which are loaded, but for those of weight 0."""
+        paths = [(path_of(self._catalogue, request.model, name), weight) for name, weight in request.loras if weight]
+        return tuple((loaded.use_adapter(path), weight) for path, weight in paths if path is not None)
+
+    def _embeddings(self, request: GenerationRequest) -> list[AddOn]:
+        """Name the words in a request's prompts that its model is to be taught."""
+        spec = self._catalogue.get(request.model)
+        return [] if spec is None else named_in((request.prompt, request.negative_prompt), spec, self._catalogue)
+
+    def _leave_to_pipeline(self, drawing: Drawing, numbers: Sequence[int]) -> None:
+        """Let its pipeline draw pictures that lanes do not express. Raises RequestError where they are no plain ones."""
+        request = drawing.request.alone(numbers[0])
+        taught = any(weight for _, weight in request.loras) or self._embeddings(request)
+        if request.inputs or request.base_seed is not None or request.tiling or taught:
             raise RequestError(
-                f"{drawing.spec.name} draws from pictures with other samplers and guidances only; leave those two out."
+                f"{drawing.spec.name} draws this from plain words alone, or with its own sampler and guidance; leave out pictures, "
+                "variations, tiling, LoRAs and embeddings, or those two."
             )
-        self._general.wait(drawing)
+        self._general.wait(drawing, numbers)
 
     def _step(self, lanes: list[Lane]) -> None:
         loaded = self.residents.use(str(lanes[0].key[0]))
@@ -502,8 +549,10 @@ class DiffusersEngine:
             try:
                 drawing.take(image, n)
             except InvalidOutput as error:
-                self._fail(drawing, error)
-                continue
+                if not drawing.lose(n):
+                    self._fail(drawing, error)
+                    continue
+                log.warning("picture %d of a list is left out: %s", n + 1, error)
             if drawing.complete:
                 assert self._device is not None
                 drawing.finish(self._device.torch_device, loaded.dtype)

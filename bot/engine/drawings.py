@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bot.catalogue import ModelSpec
@@ -25,9 +25,10 @@ class Drawing:
     """An admitted order.
 
     `request` is the order's with what its model does not take left out. `since`: since when it waits for its model, in the
-    engine's monotonic seconds. `todo`: pictures that no call of a pipeline has begun yet. `canvas`: the picture it begins from, encoded.
-    `enlarging`: it is being enlarged and needs no model. `tiles`: its pictures are the tiles of one, which are redrawn. `before` and `after`
-    are steps that were taken before it, and will be after. Times are seconds of the GPU thread, a shared pass being split by rows.
+    engine's monotonic seconds. `fresh`: pictures whose prompt is not encoded yet. `todo`: pictures that are left to the pipeline and that
+    no call of it has begun yet. `canvas`: the picture it begins from, encoded. `enlarging`: it is being enlarged and needs no model.
+    `tiles`: its pictures are the tiles of one, which are redrawn, each from its own part. `before` and `after` are steps that were taken
+    before it, and will be after. Times are seconds of the GPU thread, a shared pass being split by rows.
     """
 
     order: Order
@@ -35,8 +36,8 @@ class Drawing:
     request: GenerationRequest
     arrived: int
     since: float
-    todo: list[int]
-    prepared: bool = False
+    fresh: list[int]
+    todo: list[int] = field(default_factory=list[int])
     canvas: Canvas | None = None
     enlarging: bool = False
     tiles: Tiles | None = None
@@ -50,6 +51,28 @@ class Drawing:
     _shares: dict[int, float] = field(default_factory=dict[int, float])
     _drawn: int = 0
     _said: int = 0
+    _lost: int = 0
+    _finished: list[RawPicture] = field(default_factory=list[RawPicture])
+
+    @property
+    def prepared(self) -> bool:
+        """Whether all its pictures have begun, or are left to the pipeline."""
+        return not self.fresh
+
+    def alike(self) -> list[int]:
+        """List the next pictures to begin together: those that differ in nothing but the seed. All of them, as a rule.
+
+        Of tiles the next alone, since each begins from a part of its own.
+        """
+        if self.tiles is not None:
+            return self.fresh[:1]
+        if not self.request.variants:
+            return list(self.fresh)
+        first = self._but_for_seed(self.fresh[0])
+        return [n for n in self.fresh if self._but_for_seed(n) == first]
+
+    def _but_for_seed(self, n: int) -> GenerationRequest:
+        return replace(self.request.alone(n), seed=0)
 
     @property
     def member(self) -> object:
@@ -58,8 +81,16 @@ class Drawing:
 
     @property
     def complete(self) -> bool:
-        """Whether all its pictures are drawn."""
-        return self._drawn >= self.request.count
+        """Whether all its pictures are drawn, or lost."""
+        return self._drawn + self._lost >= self.request.count
+
+    def lose(self, n: int) -> bool:
+        """Go on without a picture that came out broken; False where the request cannot: a list can, while it has any other."""
+        if not self.request.listed or self._lost + 1 >= self.request.count:
+            return False
+        self._lost += 1
+        self.reached(n, 1.0)
+        return True
 
     def reached(self, n: int, share: float) -> None:
         """Note that picture `n` has taken this share of its steps, from 0 to 1."""
@@ -69,17 +100,19 @@ class Drawing:
         """Tell the listener of another step that was asked for, of all pictures on average, once there is one."""
         steps = self.request.steps_taken
         step = int(sum(self._shares.values()) / self.request.count * steps + _ROUNDING)
-        if step <= self._said:
+        if step <= self._said and not self._finished:
             return
         self._said = step
         listener = self.order.listener
         shown = _shown(preview) if preview is not None and listener.wants_preview() else None
         self.previews += shown is not None
-        listener.on_progress(Progress(self.before + step, self.before + steps + self.after, shown))
+        finished, self._finished = tuple(self._finished), []
+        listener.on_progress(Progress(self.before + step, self.before + steps + self.after, shown, finished))
 
     def take(self, image: Any, n: int) -> None:
         """Take finished picture `n`, (height, width, 3) floats on [0, 1]. Raises InvalidOutput as `to_picture`."""
-        picture = to_picture(self.spec, image, n, self.request.seed + n, may_be_black=self.tiles is not None)
+        seed = self.request.alone(n).seed
+        picture = to_picture(self.spec, image, n, seed, may_be_black=self.tiles is not None)
         if self.tiles is None:
             self.add(picture)
         else:
@@ -89,6 +122,8 @@ class Drawing:
     def add(self, picture: RawPicture) -> None:
         """Take a finished picture."""
         self._pictures[picture.n] = picture
+        if self.request.variants:  # they are many, and are shown as they come
+            self._finished.append(picture)
         self._note(picture.n)
 
     def _note(self, n: int) -> None:

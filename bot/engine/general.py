@@ -45,7 +45,8 @@ class GeneralRun:
         self.owner = rows[0][0]
         self.member = self.owner.member
         self.arrived = self.owner.arrived
-        r = self.owner.request
+        self.requests = [drawing.request.alone(n) for drawing, n in rows]
+        r = self.requests[0]
         self.key: tuple[object, ...] = ("general", r.model, r.width, r.height)
         self.rows = len(rows)
         self.begun = False
@@ -65,7 +66,7 @@ class GeneralRun:
     @property
     def left(self) -> int:
         """How many turns it has still to take, about."""
-        return max(1, self.owner.request.num_inference_steps - self.steps_taken)
+        return max(1, self.requests[0].num_inference_steps - self.steps_taken)
 
     @property
     def by_steps(self) -> bool:
@@ -80,10 +81,10 @@ class GeneralRun:
     def begin(self) -> None:
         """Prepare the pipeline. Raises RequestError where it does not take the sampler."""
         pipe = self.loaded.pipe
-        request = self.pictures[0][0].request
+        request = self.requests[0]
         scheduler = build_scheduler(request.sampler, self.loaded.scheduler)
         if hasattr(scheduler, "noise_sampler_seed"):  # the SDE schedulers take no generator
-            scheduler.noise_sampler_seed = [drawing.request.seed + n for drawing, n in self.pictures]
+            scheduler.noise_sampler_seed = [one.seed for one in self.requests]
         self.begun = True
         self.loaded.make_way()
         self.loaded.decoder.prepare(request.width, request.height)
@@ -121,15 +122,15 @@ class GeneralRun:
         """Tell the requests' listeners how far it is."""
         for drawing, n in self.pictures:
             drawing.reached(n, self._share)
-        for row, (drawing, n) in enumerate(self.pictures):
+        for row, (drawing, _) in enumerate(self.pictures):
             if not drawing.order.over:
-                drawing.tell(functools.partial(self._preview, row, drawing.request, drawing.request.seed + n))
+                drawing.tell(functools.partial(self._preview, row, self.requests[row]))
 
-    def _preview(self, row: int, request: GenerationRequest, seed: int) -> RawPicture | None:
+    def _preview(self, row: int, request: GenerationRequest) -> RawPicture | None:
         latents = self._latents if self._tap is None or self._tap.estimate is None else self._tap.estimate
         if latents is None or len(latents) <= row:
             return None
-        return self.loaded.previewer.draw(latents[row : row + 1], seed, request.width, request.height)
+        return self.loaded.previewer.draw(latents[row : row + 1], request.seed, request.width, request.height)
 
     def _call(self) -> None:
         self._go.acquire()
@@ -151,9 +152,8 @@ class GeneralRun:
         import torch
 
         pipe, spec = self.loaded.pipe, self.loaded.spec
-        options = call_options(pipe, spec, self.pictures[0][0].request, self.rows)
-        seeds = [drawing.request.seed + n for drawing, n in self.pictures]
-        options["generator"] = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        options = call_options(pipe, spec, self.requests[0], self.rows)
+        options["generator"] = [torch.Generator("cpu").manual_seed(one.seed) for one in self.requests]
         if self.by_steps:
             options["callback_on_step_end"] = self._after_step
         try:
@@ -200,9 +200,11 @@ class GeneralRoom:
         """The calls that have begun."""
         return list(self._runs.values())
 
-    def wait(self, drawing: Drawing) -> None:
-        """Let a request wait for its pipeline."""
-        self._waiting.append(drawing)
+    def wait(self, drawing: Drawing, numbers: Sequence[int]) -> None:
+        """Let pictures of a request wait for their pipeline."""
+        drawing.todo = sorted([*drawing.todo, *numbers])
+        if drawing not in self._waiting:
+            self._waiting.append(drawing)
 
     def riders(self, find: Callable[[str], Loaded | None]) -> list[GeneralRun]:
         """List what may take a turn: calls that have begun, and, where a pipeline is free, one for each request waiting."""
@@ -258,18 +260,15 @@ class GeneralRoom:
 
     def _rows(self, drawing: Drawing) -> list[tuple[Drawing, int]]:
         limit = self._fitting.most(_shape(drawing), self._max_rows)
-        alike = [other for other in self._waiting if other is not drawing and _alike(other, drawing)]
-        rows = [(one, n) for one in (drawing, *alike) for n in one.todo]
+        what = _what(drawing, drawing.todo[0])
+        others = [other for other in self._waiting if other is not drawing and other.spec.id == drawing.spec.id]
+        rows = [(one, n) for one in (drawing, *others) for n in one.todo if _what(one, n) == what]
         return rows[:limit]
 
 
-def _alike(one: Drawing, other: Drawing) -> bool:
-    """Whether two requests differ in nothing but seed and count, so that one call draws both."""
-    return _what(one) == _what(other)
-
-
-def _what(drawing: Drawing) -> tuple[object, ...]:
-    r = drawing.request
+def _what(drawing: Drawing, n: int) -> tuple[object, ...]:
+    """Give what is equal for pictures that differ in nothing but the seed, so that one call draws both."""
+    r = drawing.request.alone(n)
     return (
         r.model, r.quality, r.prompt, r.negative_prompt, r.width, r.height, r.num_inference_steps, r.guidance_scale, r.sampler,
     )  # fmt: skip

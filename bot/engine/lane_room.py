@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bot.catalogue import READY_MADE
+from bot.engine.adapters import Weighted, telling_words
 from bot.engine.caches import Lru
 from bot.engine.canvas import Hint, floats, make_canvas, planes
 from bot.engine.drawings import Drawing
+from bot.engine.embeddings import Inversion, knowing
 from bot.engine.families.base import Conditioning, Family
 from bot.engine.lanes import Formation, Lane, new_lane
 from bot.engine.metrics import Meter
@@ -35,35 +37,45 @@ class LaneRoom:
         self._prompts: Lru[Conditioning] = Lru(PROMPTS_KEPT)
         self._tables: Lru[Timetable] = Lru(TIMETABLES_KEPT)
 
-    def begin(self, drawing: Drawing, loaded: Loaded) -> None:
-        """Encode a request's prompts and pictures and make its lanes; of the tiles of a picture the next one's alone.
+    def begin(
+        self,
+        drawing: Drawing,
+        loaded: Loaded,
+        numbers: Sequence[int],
+        loras: Weighted = (),
+        inversions: Sequence[Inversion] = (),
+    ) -> None:
+        """Encode a request's prompts, with these words taught, and pictures, and make the lanes of `numbers`, which differ in nothing but
+        the seed and have these LoRAs. Of tiles it is one.
 
         Raises NotLinear where its sampler has no timetable, RequestError where the model does not take it.
         """
         assert loaded.family is not None
-        request, inputs, begun = drawing.request, drawing.order.inputs, drawing.todo
+        request, inputs = drawing.request.alone(numbers[0]), drawing.order.inputs
         if drawing.tiles is not None:
-            begun = drawing.todo[:1]
-            inputs = InputPictures(image=drawing.tiles.before(begun[0]))
+            (tile,) = numbers
+            inputs = InputPictures(image=drawing.tiles.before(tile))
         table = self._table(loaded, request)
-        conditioning = self._conditioning(loaded, loaded.family, request)
+        conditioning = self._conditioning(loaded, loaded.family, request, loras, inversions)
         if inputs.image is not None:
             loaded.make_way()
-        canvas = make_canvas(loaded.family, inputs, request.strength)
-        drawing.canvas = canvas if drawing.tiles is None else None
+        canvas = drawing.canvas or make_canvas(loaded.family, inputs, request.strength)
+        if drawing.tiles is None:
+            drawing.canvas = canvas
         hint = None
         if inputs.control is not None:
             network = loaded.controls[request.control_type.removeprefix(READY_MADE)]
             hint = Hint(network, planes(floats(inputs.control)), request.control_scale)
         self.lanes += [
             new_lane(
-                loaded.family, table, conditioning, owner=drawing, member=drawing.member, n=n, seed=request.seed + n,
+                loaded.family, table, conditioning, owner=drawing, member=drawing.member, n=n,
+                seed=drawing.request.alone(n).seed,
                 size=(request.width, request.height), model=loaded.spec.id, arrived=drawing.arrived,
-                guidance_until=request.guidance_end, canvas=canvas, hint=hint,
+                guidance_until=request.guidance_end, canvas=canvas, hint=hint, base_seed=request.base_seed,
+                variation=request.variation, tiling=request.tiling, loras=loras,
             )
-            for n in begun
+            for n in numbers
         ]  # fmt: skip
-        drawing.todo = drawing.todo[len(begun) :]
 
     def of(self, drawing: Drawing) -> list[Lane]:
         """A request's lanes."""
@@ -102,7 +114,8 @@ class LaneRoom:
         loaded.decoder.prepare(request.width, request.height)
         latents = torch.cat([lane.state[0][None] for lane in lanes])
         try:
-            drawn = loaded.family.decode(latents, request.width, request.height)
+            with loaded.family.tiled(request.tiling):
+                drawn = loaded.family.decode(latents, request.width, request.height)
             canvases = [lane.owner.canvas for lane in lanes]
             if any(canvas is not None for canvas in canvases):
                 pairs = zip(canvases, drawn, strict=True)
@@ -152,16 +165,25 @@ class LaneRoom:
             self._tables.put(key, table)
         return table
 
-    def _conditioning(self, loaded: Loaded, family: Family, request: GenerationRequest) -> Conditioning:
+    def _conditioning(
+        self,
+        loaded: Loaded,
+        family: Family,
+        request: GenerationRequest,
+        loras: Weighted,
+        inversions: Sequence[Inversion],
+    ) -> Conditioning:
         # All that any family puts into its words: SDXL and FLUX the size, FLUX and LCM the guidance.
         key = (
             loaded.spec.id, request.prompt, request.negative_prompt, request.guidance_scale, request.width, request.height,
+            tuple((adapter.path, weight) for adapter, weight in loras if adapter.tells_words),
         )  # fmt: skip
         known = self._prompts.get(key)
         self._meter.prompt(loaded.spec.id, known=known is not None)
         if known is not None:
             return known
         loaded.make_way()
-        conditioning = family.encode(request)
+        with telling_words(family.pipe, loras), knowing(family.pipe, inversions):
+            conditioning = family.encode(request)
         self._prompts.put(key, conditioning)
         return conditioning

@@ -8,10 +8,12 @@ leaves, and writes them back when it is dissolved. GPU thread.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bot.engine.canvas import Canvas, Control, Hint, Keep, Kept, begin_from, begin_noise
+from bot.engine.adapters import Changes, Weighted
+from bot.engine.canvas import Canvas, Control, Hint, Keep, Kept, Variation, begin_from, begin_noise
 from bot.engine.families.base import CONTROL, INPAINTING, Conditioning, Family, draw_noise, random_walk
 from bot.engine.timetables import Timetable, advance
 
@@ -28,7 +30,7 @@ class Lane:
     `state` (states, ...): the sample first, then what its sampler remembers, float32 on the device. `owner` is whatever the
     engine keeps of the request; `member` is whose turn it is; `guided_turns` is after how many turns guidance is dropped; `walk`
     gives the noise between two sigmas where that is no draw from the generator; `keep` is what it keeps to outside of a mask, `hint` the
-    control map it follows.
+    control map it follows, `loras` what its rows are drawn with besides.
     """
 
     owner: Any
@@ -46,6 +48,8 @@ class Lane:
     walk: Callable[[float, float], torch.Tensor] | None = None
     keep: Keep | None = None
     hint: Hint | None = None
+    tiling: bool = False
+    loras: Weighted = ()
 
     @property
     def done(self) -> bool:
@@ -91,30 +95,38 @@ def new_lane(
     guidance_until: float = 1.0,
     canvas: Canvas | None = None,
     hint: Hint | None = None,
+    base_seed: int | None = None,
+    variation: float = 0.0,
+    tiling: bool = False,
+    loras: Weighted = (),
 ) -> Lane:
     """Begin a picture: `size` is (width, height) in pixels; from `guidance_until`, a share of its turns, guidance is dropped.
 
-    `canvas` is the picture it begins from, whose `table` then has an entry; `hint` the control map it follows.
+    `canvas` is the picture it begins from, whose `table` then has an entry; `hint` the control map it follows; `loras` are those of the
+    denoiser. With a `base_seed` it begins with noise that is `variation` of the way from that seed's to its own, and goes on with that
+    seed's. With `tiling` opposite edges fit together.
     """
     import torch
 
-    generator = torch.Generator("cpu").manual_seed(seed)
+    own = seed if base_seed is None else base_seed
+    generator = torch.Generator("cpu").manual_seed(own)
+    towards = None if base_seed is None else Variation(seed, variation)
     if canvas is None:
-        start = begin_noise(family, table, size, generator)
+        start = begin_noise(family, table, size, generator, towards)
     else:
-        start = begin_from(family, table, canvas, size, generator)
+        start = begin_from(family, table, canvas, size, generator, towards)
     if start.more is not None:
         conditioning = conditioning.told(INPAINTING, start.more)
     sample = start.sample
     state = torch.zeros(table.state_size, *sample.shape[1:], dtype=torch.float32, device=sample.device)
     state[0] = sample[0]
     # The size, too: FLUX packs a picture and its upright twin into the same shape, and tells rows their places together.
-    key = (model, size, tuple(sample.shape[1:]), family.shape(conditioning.words))
+    key = (model, size, tuple(sample.shape[1:]), family.shape(conditioning.words), tiling)
     guided_turns = round(guidance_until * table.turns)
-    walk = None if table.walk is None else random_walk(table.walk, sample.shape, seed)
+    walk = None if table.walk is None else random_walk(table.walk, sample.shape, own)
     return Lane(
         owner, member, n, seed, key, table, conditioning, generator, state, guided_turns, arrived,
-        walk=walk, keep=start.keep, hint=hint,
+        walk=walk, keep=start.keep, hint=hint, tiling=tiling, loras=loras,
     )  # fmt: skip
 
 
@@ -138,9 +150,13 @@ class Formation:
         hints = [lane.hint for lane in lanes]
         hints += [lanes[position].hint for position in guided]
         controlled = any(hint is not None for hint in hints)
-        # What is compiled or captured takes tensors alone, and no residuals.
-        self._forward = family.forward if network is None or controlled else network
-        self._padding = 0 if network is None or controlled else network.rows(len(words)) - len(words)
+        loras = [lane.loras for lane in lanes]
+        loras += [loras[position] for position in guided]
+        self._changes = Changes(family.denoiser, family.denoiser_name, loras) if any(loras) else None
+        # What is compiled or captured takes tensors alone, no residuals, no layers that do more, and pads with zeros.
+        plain = network is None or controlled or lanes[0].tiling or self._changes is not None
+        self._forward = family.forward if network is None or plain else network
+        self._padding = 0 if network is None or plain else network.rows(len(words)) - len(words)
         # Any row will do for padding, and one that is drawn is no stranger to the model than its neighbours.
         self._words = family.stack([*words, *[words[0]] * self._padding])
         if controlled:
@@ -186,7 +202,9 @@ class Formation:
         if self._padding:
             rows = torch.cat([rows, rows[:1].expand(self._padding, *rows.shape[1:])])
             told = torch.cat([told, told[:1].expand(self._padding)])
-        output = self._forward(rows, told, self._words)[: self.rows].float()
+        changed = nullcontext() if self._changes is None else self._changes.in_place()
+        with self.family.tiled(self.lanes[0].tiling), changed:
+            output = self._forward(rows, told, self._words)[: self.rows].float()
         if len(self._guided):
             towards, away = output[:count], output[count:]
             if self._all_guided:

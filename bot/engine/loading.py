@@ -12,6 +12,7 @@ from bot.engine.devices import Device, is_out_of_memory
 from bot.engine.drafts import make_draft
 from bot.engine.plans import DENOISERS
 from bot.engine.quantizing import check_package, quantize, read_gguf
+from bot.engine.vaes import exchange_vae
 from bot.engine.vetting import vet
 from bot.errors import EaselError, ModelError, OutOfMemory
 
@@ -37,6 +38,8 @@ def load_pipeline(spec: ModelSpec, weights: Path, settings: Path | None, device:
     try:
         vet(spec, weights, settings)
         pipe = _read(spec, weights, settings, device)
+        if spec.vae is not None:
+            exchange_vae(pipe, spec, settings or weights, device)
         if spec.is_draft:
             make_draft(pipe, spec, device)
         if spec.quantization in ("int8", "fp8"):

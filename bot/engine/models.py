@@ -8,9 +8,13 @@ from pathlib import Path
 
 from bot.catalogue import Catalogue, ModelSpec, parse_catalogue
 from bot.config import Settings
+from bot.engine.addons import EMBEDDINGS, LORAS, with_addons
 from bot.engine.base import Weights
+from bot.engine.checkpoints import with_checkpoints
 from bot.engine.devices import gpu_present
+from bot.engine.sources import MAX_INDEX_BYTES, json_object, read_text
 from bot.engine.upscalers import installed
+from bot.engine.vaes import find_vae
 from bot.engine.weights import ModelFiles
 from bot.errors import ConfigError
 
@@ -31,7 +35,17 @@ def load_catalogue(settings: Settings) -> Catalogue:
         raise ConfigError(f"EASEL_MODELS_FILE is {path}, and there is no such file.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"EASEL_MODELS_FILE {path} cannot be read: {error}.") from None
-    catalogue = locate_parts(parse_catalogue(text, origin=str(path), default=settings.model), models_root(settings))
+    root, data_dir = models_root(settings), settings.data_dir
+    catalogue = with_checkpoints(parse_catalogue(text, origin=str(path)), data_dir)
+    if settings.model is not None:
+        if catalogue.get(settings.model) is None:
+            known = ", ".join(spec.id for spec in catalogue.models)
+            raise ConfigError(f"The default model {settings.model!r} is not in {path}; it knows {known}.")
+        catalogue = replace(catalogue, default=settings.model)
+    vaes = tuple(
+        spec if spec.vae is None else replace(spec, vae=find_vae(spec.vae, root, data_dir)) for spec in catalogue.models
+    )
+    catalogue = with_addons(locate_parts(replace(catalogue, models=vaes), root), data_dir)
     catalogue = replace(catalogue, upscalers=installed(upscalers_dir(settings)))
     if settings.model is not None:
         return catalogue
@@ -63,7 +77,23 @@ def _located(spec: ModelSpec, root: Path) -> ModelSpec:
     inpainting = None if spec.inpainting is None else there(spec.inpainting, "inpainting weights")
     controls = {kind: there(path, f"{kind} control") for kind, path in spec.controls.items()}
     known = {kind: path for kind, path in controls.items() if path is not None}
-    return replace(spec, draft=draft, inpainting=inpainting, controls=known)
+    own = {
+        what: {name: at for name, path in files.items() if (at := there(path, f"{name} ({what})")) is not None}
+        for what, files in ((LORAS, spec.loras), (EMBEDDINGS, spec.embeddings))
+    }
+    return replace(
+        spec, draft=draft, inpainting=inpainting, controls=known, loras=own[LORAS], embeddings=own[EMBEDDINGS],
+        words_width=spec.words_width or _words_width(root / Path(spec.source).expanduser()),
+    )  # fmt: skip
+
+
+def _words_width(folder: Path) -> int | None:
+    """Read how wide the words are that a folder's UNet reads; None where there is no such folder, or it does not tell."""
+    try:
+        width = json_object(read_text(folder / "unet" / "config.json", MAX_INDEX_BYTES)).get("cross_attention_dim")
+    except (OSError, ValueError):
+        return None
+    return width if type(width) is int else None
 
 
 def model_files(catalogue: Catalogue, settings: Settings) -> ModelFiles:

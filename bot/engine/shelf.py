@@ -28,7 +28,8 @@ class Loaded:
 
     `plan`: what of it is on the device at a time. `size_bytes` is what it takes of the device's budget, `weights_bytes` what its
     weights take wherever they are. `host`: its copy in main memory while it is on the device whole. `controls`: the control networks that were asked
-    for, by kind.
+    for, by kind. `adapters`: the LoRAs that were asked for, by file, the one that was used longest ago first; `embeddings`: the words it was
+    taught, by file.
     """
 
     spec: ModelSpec
@@ -45,6 +46,8 @@ class Loaded:
     used: int = 0
     network: Network | None = None
     controls: dict[str, Any] = field(default_factory=dict[str, Any])
+    adapters: dict[str, Any] = field(default_factory=dict[str, Any])
+    embeddings: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def whole(self) -> bool:
@@ -63,6 +66,16 @@ class Loaded:
         for network in self.controls.values():
             self.size_bytes -= sum(weight.numel() * weight.element_size() for weight in network.parameters())
         self.controls.clear()
+
+    def use_adapter(self, path: str) -> Any:
+        """Give a LoRA that is beside it, and note that it is wanted. Raises KeyError."""
+        adapter = self.adapters.pop(path)
+        self.adapters[path] = adapter
+        return adapter
+
+    def drop_adapter(self, path: str) -> None:
+        """Let a LoRA go; lanes that have it keep it."""
+        self.size_bytes -= self.adapters.pop(path).size_bytes
 
     def make_way(self) -> None:
         """Where its parts take turns on the GPU, take off what is there: another part is needed."""
@@ -157,6 +170,8 @@ class Shelf:
 
     def _leave_card(self, loaded: Loaded) -> None:
         loaded.drop_controls()
+        for path in list(loaded.adapters):
+            loaded.drop_adapter(path)
         if loaded.whole:
             loaded.host = loaded.host or HostCopy(loaded.pipe, pin=self._pins)
             loaded.host.to_host()

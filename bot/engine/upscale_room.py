@@ -131,7 +131,7 @@ class UpscaleRoom:
         # Its own steps are tiles; those of the redrawing come after.
         own = replace(request, num_inference_steps=tiles, strength=1.0)
         drawing = Drawing(
-            order, _as_model(upscaler, self._catalogue), own, arrived, since, [0], prepared=True, enlarging=True,
+            order, _as_model(upscaler, self._catalogue), own, arrived, since, [], enlarging=True,
             after=request.steps_taken if redraw else 0,
         )  # fmt: skip
         self._runs.append(UpscaleRun(drawing, upscaler))

@@ -34,14 +34,14 @@ def vet(spec: ModelSpec, weights: Path, settings: Path | None) -> None:
     Raises ModelError naming the model, the file and what is wrong with it. Any thread; touches the disk.
     """
     for path in draft_files(spec):
-        _vet_weights(spec, path)
+        vet_weights(spec, path)
     if weights.is_dir():
         _vet_folder(spec, weights)
         return
     if settings is not None:
         _vet_folder(spec, settings, with_weights=spec.base is not None)
     if spec.base is None:
-        _vet_weights(spec, weights)
+        vet_weights(spec, weights)
     else:
         _vet_gguf(spec, weights)
 
@@ -101,7 +101,7 @@ def _vet_file(spec: ModelSpec, path: Path) -> None:
     elif path.suffix == ".json":
         _vet_json(spec, path, MAX_SETTINGS_BYTES if path.name in _SETTINGS else MAX_JSON_BYTES)
     elif path.suffix == ".safetensors":
-        _vet_weights(spec, path)
+        vet_weights(spec, path)
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -121,7 +121,8 @@ def _is_known(library: str) -> bool:
     return (Path(found.origin).parent / "pipelines" / library).is_dir()
 
 
-def _vet_weights(spec: ModelSpec, path: Path) -> None:
+def vet_weights(spec: ModelSpec, path: Path) -> None:
+    """Check the header of a file of weights. Raises ModelError."""
     try:
         read_header(path)
     except ValueError as error:

@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +21,12 @@ from typing import TypeVar
 
 from bot import provenance
 from bot.errors import DiskFull, EaselError, JobNotFound, ModerationRefused, StorageError
+from bot.files.bundle import bundle
+from bot.files.contact import SHEET_PX, contact_sheet, thumbnail
 from bot.files.decode import decode, read_picture_info
 from bot.files.inputs import InputShelf
 from bot.files.marker import Marker, write_atomically
+from bot.files.sheet import draw_sheet
 from bot.generation import GenerationRequest, GenerationResult, InputPictures, InputRef, PictureFile, RawPicture
 from bot.prompts.upscaling import check_upscale
 from bot.provenance import PictureInfo
@@ -67,14 +70,19 @@ class Archive:
         version: str,
         model_names: Mapping[str, str],
         threshold: float | None = None,
+        lora_hashes: Callable[[GenerationRequest], Mapping[str, str]] | None = None,
         free_bytes: Callable[[Path], int] = _free_bytes,
     ) -> None:
-        """Take what it works with; `threshold` None is the classifier's published one. Makes `root`."""
+        """Take what it works with; `threshold` None is the classifier's published one. Makes `root`.
+
+        `lora_hashes` gives the checksums of a request's LoRAs by name; it may read files.
+        """
         self._root = root.resolve()
         self._judge = Judge(classifier, threshold=threshold)
         self._marker = marker
         self._version = version
         self._model_names = model_names
+        self._lora_hashes = lora_hashes
         self._free_bytes = free_bytes
         self._root.mkdir(parents=True, exist_ok=True)
         self._inputs = InputShelf(self._root.with_name("inputs"))
@@ -87,11 +95,14 @@ class Archive:
         """Judge, encode, mark and write a job's pictures; what it returns is on disk.
 
         A picture is flagged where its score reaches the threshold, and where the classifier fails or hangs
-        (score None). Repeating it overwrites. Raises DiskFull (what was written goes again) or StorageError.
+        (score None). Pictures that compare become one sheet, which is judged by each of them. Repeating it overwrites. Raises DiskFull (what was written goes again) or StorageError.
         """
         folder = self._folder(job_id)
         self._written.add(job_id)
-        tasks = [self._run(self._write_one, folder, job_id, request, result, picture) for picture in result.pictures]
+        if request.axes:
+            tasks = [self._write_sheet(folder, job_id, request, result)]
+        else:
+            tasks = [self._judge_and_write(folder, job_id, request, result, picture) for picture in result.pictures]
         done = await asyncio.gather(*tasks, return_exceptions=True)
         files = [file for file in done if isinstance(file, PictureFile)]
         if len(files) == len(tasks):
@@ -106,6 +117,29 @@ class Archive:
         if not adult_allowed and (await self._run(self._judge.judge, picture)).adult:
             return None
         return await self._run(self._marker.preview, picture)
+
+    async def thumbnail(self, picture: RawPicture, *, adult_allowed: bool) -> RawPicture | None:
+        """Make a finished picture small; None where it counts as adult and may not be shown there."""
+        if not adult_allowed and (await self._run(self._judge.judge, picture)).adult:
+            return None
+        return await self._run(thumbnail, picture)
+
+    async def contact(self, thumbnails: Mapping[int, RawPicture | None], request: GenerationRequest) -> bytes | None:
+        """Lay out what is finished of a request as one marked JPEG; None where there is nothing to see."""
+        if not any(thumbnails.values()):
+            return None
+        columns = len(request.axes[0].values) if request.axes else None
+        sheet = await self._run(contact_sheet, dict(thumbnails), request.count, columns)
+        return await self._run(self._marker.preview, sheet, SHEET_PX)
+
+    async def bundle(self, files: Sequence[PictureFile]) -> bytes:
+        """Pack finished pictures into one ZIP archive. Raises JobNotFound where one is gone, StorageError."""
+        try:
+            return await self._run(bundle, tuple(files))
+        except FileNotFoundError:
+            raise JobNotFound("The files of this request are gone; it was deleted, or kept too long.") from None
+        except OSError as error:
+            raise StorageError(f"The pictures cannot be read: {error.strerror}.") from error
 
     async def read_smaller(self, file: PictureFile, limit_bytes: int) -> tuple[str, bytes]:
         """Read a finished picture as a JPEG of at most `limit_bytes`, marks included: a file name and the bytes.
@@ -177,15 +211,14 @@ class Archive:
             raise _as_storage_error(error) from error
         return InputPicture(opened.picture, verdict, InputRef(digest, opened.picture.width, opened.picture.height))
 
-    async def take_result(self, file: PictureFile) -> InputRef:
-        """Keep a finished picture of ours as one to draw from. Raises JobNotFound where it is gone, StorageError."""
+    async def adopt(self, file: PictureFile) -> InputRef:
+        """Keep one of our own finished pictures as one to draw from. Raises JobNotFound where it is gone, StorageError."""
         try:
-            digest = await self._run(self._inputs.put_file, Path(file.path))
+            return await self._run(self._inputs.adopt, Path(file.path))
         except FileNotFoundError:
             raise JobNotFound(GONE) from None
         except OSError as error:
             raise _as_storage_error(error) from error
-        return InputRef(digest, file.width, file.height)
 
     async def input_pictures(self, request: GenerationRequest) -> InputPictures:
         """Give the pictures a request is drawn from, in its size. Raises RequestError where one is gone, StorageError."""
@@ -229,14 +262,35 @@ class Archive:
             raise StorageError("A request's id may hold letters, digits, - and _ only.")
         return self._root / job_id[:2] / job_id
 
-    def _write_one(
+    async def _judge_and_write(
         self, folder: Path, job_id: str, request: GenerationRequest, result: GenerationResult, picture: RawPicture
     ) -> PictureFile:
-        verdict = self._judge.judge(picture)
+        def work() -> PictureFile:
+            return self._write_one(folder, job_id, request, result, picture, self._judge.judge(picture))
+
+        return await self._run(work)
+
+    async def _write_sheet(
+        self, folder: Path, job_id: str, request: GenerationRequest, result: GenerationResult
+    ) -> PictureFile:
+        verdicts = await asyncio.gather(*(self._run(self._judge.judge, picture) for picture in result.pictures))
+        scores = [verdict.score for verdict in verdicts if verdict.score is not None]
+        score = max(scores) if len(scores) == len(verdicts) else None
+        verdict = Verdict(score, any(one.adult for one in verdicts))
+
+        def work() -> PictureFile:
+            return self._write_one(folder, job_id, request, result, draw_sheet(request, result.pictures), verdict)
+
+        return await self._run(work)
+
+    def _write_one(
+        self, folder: Path, job_id: str, request: GenerationRequest, result: GenerationResult, picture: RawPicture,
+        verdict: Verdict,
+    ) -> PictureFile:  # fmt: skip
         name = self._model_names.get(request.model, request.model)
         marks = provenance.marks(
             request, picture.n, job_id=job_id, model_name=name, device=result.device, dtype=result.dtype,
-            version=self._version,
+            version=self._version, lora_hashes=self._lora_hashes(request) if self._lora_hashes else None,
         )  # fmt: skip
         file_name = f"easel-{job_id}-{picture.n + 1}.png"
         data = self._marker.png(picture, marks, title=file_name)

@@ -75,11 +75,11 @@ def encode_jpeg(image: Image.Image, texts: Mapping[str, str], xmp: str, quality:
     return buffer.getvalue()
 
 
-def encode_preview(picture: RawPicture, xmp: str) -> bytes:
-    """Encode a rough picture as a small JPEG: at most 256 px on the long side, tiny ones enlarged up to four times."""
+def encode_preview(picture: RawPicture, xmp: str, side_px: int = PREVIEW_SIDE_PX) -> bytes:
+    """Encode a rough picture as a small JPEG: at most `side_px` on the long side, tiny ones enlarged up to four times."""
     image = _image(picture)
     long_side = max(image.size)
-    scale = min(4, PREVIEW_SIDE_PX // long_side) if long_side < PREVIEW_SIDE_PX else PREVIEW_SIDE_PX / long_side
+    scale = min(4, side_px // long_side) if long_side < side_px else side_px / long_side
     if scale != 1:
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         image = image.resize(size, Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.BOX)

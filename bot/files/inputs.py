@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from bot.errors import RequestError, StorageError
 from bot.files.control_maps import control_map
 from bot.files.marker import write_atomically
-from bot.generation import GenerationRequest, InputPictures, RawPicture
+from bot.generation import GenerationRequest, InputPictures, InputRef, RawPicture
 
 log = logging.getLogger(__name__)
 
@@ -50,12 +50,12 @@ class InputShelf:
         write_atomically(path, buffer.getvalue())
         return digest
 
-    def put_file(self, path: Path) -> str:
-        """Keep a finished picture of ours, a PNG file, as it is; its digest. Raises OSError."""
+    def adopt(self, path: Path) -> InputRef:
+        """Keep one of our own files, a PNG, as it is; nothing of it is a stranger's. Raises OSError."""
         with Image.open(path, formats=("PNG",)) as image:
             picture = _raw(image)
         assert picture is not None
-        return self.put(picture)
+        return InputRef(self.put(picture), picture.width, picture.height)
 
     def read(self, digest: str) -> Image.Image:
         """Open a picture. Raises RequestError where it is gone, StorageError where it cannot be read."""

@@ -14,7 +14,7 @@ from bot.config import Settings
 from bot.errors import StorageError
 from bot.files.credentials import JPEG, PNG, TYPES, Credentials, load_credentials
 from bot.files.decode_worker import texts, xmp
-from bot.files.encode import encode_jpeg, encode_png, encode_preview
+from bot.files.encode import PREVIEW_SIDE_PX, encode_jpeg, encode_png, encode_preview
 from bot.files.watermark import embed
 from bot.generation import RawPicture
 from bot.provenance import Marks, iptc_xmp
@@ -48,9 +48,9 @@ class Marker:
         data = encode_png(self.watermarked(picture), marks.chunks, marks.xmp)
         return self.credentials.sign(data, PNG, title=title)
 
-    def preview(self, picture: RawPicture) -> bytes:
+    def preview(self, picture: RawPicture, side_px: int = PREVIEW_SIDE_PX) -> bytes:
         """Encode a rough picture as a small JPEG with the marks, without what made it. Raises StorageError."""
-        return self.credentials.sign(encode_preview(picture, self._preview_xmp), JPEG, title=PREVIEW_TITLE)
+        return self.credentials.sign(encode_preview(picture, self._preview_xmp, side_px), JPEG, title=PREVIEW_TITLE)
 
     def re_encode(self, path: Path, limit_bytes: int) -> tuple[str, bytes]:
         """Make one of our files anew, as a JPEG of at most `limit_bytes`: its name and bytes.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from bot.catalogue import CONTROL_TYPES, READY_MADE, ModelSpec
+from bot.catalogue import CONTROL_TYPES, READY_MADE, TILED, VARIED, ModelSpec
 from bot.errors import RequestError
 from bot.generation import DRAFT, GenerationOptions, InputRef
 
@@ -26,6 +26,9 @@ class FromPictures:
     control: str = ""
     control_type: str = ""
     control_scale: float = 1.0
+    base_seed: int | None = None
+    variation: float = 0.0
+    tiling: bool = False
 
 
 def resolve_pictures(options: GenerationOptions, spec: ModelSpec, steps: int, quality: str) -> FromPictures:
@@ -39,6 +42,9 @@ def resolve_pictures(options: GenerationOptions, spec: ModelSpec, steps: int, qu
         control="" if options.control is None else options.control.digest,
         control_type=_control_type(options, spec),
         control_scale=_control_scale(options),
+        base_seed=options.base_seed,
+        variation=_variation(options, spec),
+        tiling=_tiling(options, spec),
     )
 
 
@@ -134,6 +140,27 @@ def _control_scale(options: GenerationOptions) -> float:
     if not 0 <= number <= MAX_CONTROL_SCALE:
         raise RequestError(f"The control scale goes from 0 to {MAX_CONTROL_SCALE:g}; {number:g} does not fit.")
     return number
+
+
+def _variation(options: GenerationOptions, spec: ModelSpec) -> float:
+    if options.base_seed is None:
+        return 0.0
+    if spec.family not in VARIED:
+        raise RequestError(f"{spec.name} draws no variations of a seed; draw it again, or choose another model.")
+    number = _number(0.0 if options.variation is None else options.variation, "A variation")
+    if not 0 <= number <= 1:
+        raise RequestError(f"A variation goes from 0 to 1; {number:g} does not fit.")
+    return number
+
+
+def _tiling(options: GenerationOptions, spec: ModelSpec) -> bool:
+    if not options.tiling:
+        return False
+    if spec.family not in TILED:
+        raise RequestError(f"{spec.name} draws no tiles; leave the tiling out, or choose another model.")
+    if options.mask is not None:
+        raise RequestError("A part of a picture cannot be tiled; leave out the mask or the tiling.")
+    return True
 
 
 def _number(value: object, what: str) -> float:

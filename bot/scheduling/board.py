@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
-from bot.generation import GenerationRequest, Job, Place, Progress
+from bot.generation import GenerationRequest, Job, Place, Progress, RawPicture
 from bot.scheduling.estimates import StepTimes
 from bot.scheduling.progress import GpuListener
 from bot.scheduling.queue import JobQueue
+
+BATCHES_ADMITTED = 4
+"""Denoiser calls' worth of pictures that are with the engine at once: it chooses among them whom to draw together."""
 
 _COUNTED_ONE_BY_ONE = 200
 
@@ -28,7 +31,8 @@ class QueueOverview:
 class Run:
     """A job taken from the queue. `drawn` once the GPU is done with it and its files are being written.
 
-    `alone`: it was being drawn when the process went down, so nothing else is drawn beside it.
+    `alone`: it was being drawn when the process went down, so nothing else is drawn beside it. Of a request that shows its pictures as
+    they come, `fresh` are finished and not shown yet, and `thumbnails` those that are, by number; None is one not to be shown.
     """
 
     job: Job
@@ -38,6 +42,8 @@ class Run:
     steps: int = 0
     started: bool = False
     drawn: bool = False
+    fresh: list[RawPicture] = field(default_factory=list[RawPicture])
+    thumbnails: dict[int, RawPicture | None] = field(default_factory=dict[int, RawPicture | None])
 
 
 class Board:
@@ -112,6 +118,7 @@ class Board:
         if run is None or run.drawn:
             return None
         run.step, run.steps = progress.step, progress.steps
+        run.fresh += progress.finished
         return run
 
     def waiting_of(self, user_id: int) -> int:
@@ -172,7 +179,12 @@ class Board:
             return True
         if any(run.alone for run in drawing):
             return False
-        return sum(run.job.request.count for run in drawing) + job.request.count <= self._room
+        return sum(self._places(run.job) for run in drawing) + self._places(job) <= self._room
+
+    def _places(self, job: Job) -> int:
+        """Count the pictures of a job that are with the engine at once: of a long one only so many begin at a time."""
+        count = job.request.count
+        return min(count, max(1, self._room // BATCHES_ADMITTED)) if job.request.variants else count
 
     def _left_the_line(self, job: Job) -> None:
         self._models[job.request.model] -= 1

@@ -36,9 +36,6 @@ from bot.store.jobs import JobStore
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-BATCHES_ADMITTED = 4
-"""Denoiser calls' worth of pictures that are with the engine at once: it chooses among them whom to draw together."""
-
 MAX_FINISHING = 3
 """While pictures of so many jobs wait for the pool, no further job is taken: drawn pixels are large."""
 
@@ -281,7 +278,12 @@ class Dispatcher:
         run = self._board.progressed(job_id, news)
         if run is None:
             return
-        if news.preview is not None and job_id not in self._previews:
+        if run.job.request.variants:
+            if run.fresh and job_id not in self._previews:
+                self._previews[job_id] = asyncio.create_task(self._show_finished(run), name=f"preview-{job_id}")
+            else:
+                self._announcer.announce(self._drawing(run, None))
+        elif news.preview is not None and job_id not in self._previews:
             task = asyncio.create_task(self._show_preview(run, news), name=f"preview-{job_id}")
             self._previews[job_id] = task
         else:
@@ -300,6 +302,22 @@ class Dispatcher:
         if self._board.runs.get(run.job.id) is run and not run.drawn:
             self._announcer.announce(self._drawing(run, preview))
 
+    async def _show_finished(self, run: Run) -> None:
+        """Show what is finished of a long request, and what is finished meanwhile, until that is all."""
+        allowed = self._adult.allows(age_restricted=run.job.origin.age_restricted)
+        try:
+            while run.fresh and self._board.runs.get(run.job.id) is run and not run.drawn:
+                fresh, run.fresh = run.fresh, []
+                for picture in fresh:
+                    run.thumbnails[picture.n] = await self._archive.thumbnail(picture, adult_allowed=allowed)
+                preview = await self._archive.contact(run.thumbnails, run.job.request)
+                if self._board.runs.get(run.job.id) is run and not run.drawn:
+                    self._announcer.announce(self._drawing(run, preview))
+        except Exception:
+            log.exception("the finished pictures of request %s could not be shown yet", run.job.id)
+        finally:
+            self._previews.pop(run.job.id, None)
+
     def _drawing(self, run: Run, preview: bytes | None) -> Drawing:
         eta_s = self._board.remaining_s(run)
-        return Drawing(run.job.id, run.step, run.steps, eta_s, preview)
+        return Drawing(run.job.id, run.step, run.steps, eta_s, preview, len(run.thumbnails))

@@ -30,13 +30,17 @@ class Fetching:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A step is done. `preview` is an encoded JPEG picture, None where there is no new one."""
+    """A step is done. `preview` is an encoded JPEG picture, None where there is no new one.
+
+    `finished` counts the pictures that are done already, where they are shown as they come; the preview then shows them.
+    """
 
     job_id: str
     step: int
     steps: int
     eta_s: float | None
     preview: bytes | None = field(default=None, repr=False)
+    finished: int = 0
 
 
 @dataclass(frozen=True, slots=True)

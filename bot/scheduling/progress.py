@@ -39,8 +39,8 @@ class Bell:
 class Mailbox:
     """Carries the newest of a stream of news from any thread to the loop: `put` there, `deliver` is called here.
 
-    However fast news come, at most one call waits on the loop; `merge(old, new)` says what of an
-    undelivered one survives. Once the loop is gone, news are dropped.
+    However fast news come, at most one call waits on the loop; of what was not delivered yet the preview and the finished
+    pictures survive. Once the loop is gone, news are dropped.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, deliver: Callable[[Progress | FetchProgress], None]) -> None:
@@ -53,8 +53,11 @@ class Mailbox:
         """Hand over; any thread, returns at once."""
         with self._lock:
             waiting = self._newest
-            if isinstance(waiting, Progress) and isinstance(news, Progress) and news.preview is None:
-                news = replace(news, preview=waiting.preview)
+            if isinstance(waiting, Progress) and isinstance(news, Progress):
+                finished = (*waiting.finished, *news.finished)
+                news = replace(news, preview=news.preview or waiting.preview, finished=finished)
+            elif isinstance(waiting, Progress) and waiting.finished:
+                return  # that a model is loaded again is told once more; what is finished is not
             self._newest = news
             if waiting is not None:
                 return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ from bot.errors import (
     StorageError,
 )
 from bot.files.archive import Archive
+from bot.files.bundle import bundle_bytes
 from bot.generation import (
     Actor,
     GenerationOptions,
@@ -41,8 +42,8 @@ from bot.moderation import ADULT_BY_DEFAULT, AdultPolicy, Moderator
 from bot.prompts.upscaling import resolve_upscale
 from bot.provenance import PictureInfo
 from bot.scheduling.announcer import Announcer
-from bot.scheduling.board import Board, QueueOverview, Run
-from bot.scheduling.dispatcher import BATCHES_ADMITTED, Dispatcher, WhyNot, never
+from bot.scheduling.board import BATCHES_ADMITTED, Board, QueueOverview, Run
+from bot.scheduling.dispatcher import Dispatcher, WhyNot, never
 from bot.scheduling.estimates import StepTimes
 from bot.scheduling.events import Cancelled, Failed, JobEvent, Queued, QueueMoved, Rendered
 from bot.scheduling.fetching import ModelShelf
@@ -233,7 +234,7 @@ class GenerationService:
     def prepare(self, options: GenerationOptions) -> GenerationRequest:
         """Check what was asked and fill in the rest. Raises RequestError or a kind of it. Pure: before acknowledging."""
         request = limits.resolve(options, self._catalogue, new_seed=self._new_seed)
-        self._moderator.check(request.prompt, request.negative_prompt)
+        self._moderator.check_request(request, options.lines)
         return request
 
     def prepare_upscale(self, options: UpscaleOptions) -> GenerationRequest:
@@ -337,6 +338,14 @@ class GenerationService:
         """
         return await self._archive.read_smaller(file, limit_bytes)
 
+    async def bundle(self, files: Sequence[PictureFile]) -> bytes:
+        """Pack finished pictures into one ZIP archive. Raises JobNotFound where one is gone, StorageError."""
+        return await self._archive.bundle(files)
+
+    def bundle_bytes(self, files: Sequence[PictureFile]) -> int:
+        """Tell how large that archive is, from what is known of the files."""
+        return bundle_bytes(files)
+
     async def take_input(
         self, data: bytes, *, age_restricted: bool, mask: bool = False, whole: bool = False
     ) -> InputRef:
@@ -347,14 +356,17 @@ class GenerationService:
         allowed = self._adult.allows(age_restricted=age_restricted)
         return (await self._archive.take_input(data, adult_allowed=allowed, mask=mask, whole=whole)).ref
 
-    async def take_result(self, file: PictureFile, *, age_restricted: bool) -> InputRef:
-        """Keep a finished picture as one to draw from, as `take_input` does.
+    async def take_result(self, job: Job, n: int, *, age_restricted: bool) -> InputRef:
+        """Keep picture `n` (from 0) of a finished request as one to draw from, as `take_input` does.
 
-        Raises ModerationRefused where it may not be shown, JobNotFound where it is gone, StorageError.
+        Raises JobNotFound where there is none, ModerationRefused where it may not be shown either, StorageError.
         """
+        file = next((file for file in job.files if file.n == n), None)
+        if file is None:
+            raise JobNotFound("There is no such picture any more.")
         if file.flagged and not self._adult.allows(age_restricted=age_restricted):
-            raise ModerationRefused("This picture is withheld in this channel, so nothing is made of it here.")
-        return await self._archive.take_result(file)
+            raise ModerationRefused("That picture was withheld here, so nothing is made of it here.")
+        return await self._archive.adopt(file)
 
     async def read_info(self, data: bytes) -> PictureInfo | None:
         """Read how any picture was made; None where it does not say. Raises AttachmentRefused."""

@@ -68,7 +68,9 @@ def reserve(
 
 def settle(connection: Connection, job_id: str, request: GenerationRequest, pictures: Sequence[PictureFile]) -> None:
     """Charge what was really drawn; never more than was reserved."""
-    amount = limits.drawn_price(request, [(file.width, file.height) for file in pictures])
+    sheet = bool(request.axes and pictures)  # one file, of all its pictures
+    sizes = [(file.n, file.width, file.height) for file in pictures]
+    amount = limits.price(request) if sheet else limits.drawn_price(request, sizes)
     charged = case((ledger.c.reserved < amount, ledger.c.reserved), else_=amount)
     _change(connection, job_id, state=Entry.SETTLED.value, amount=charged)
 

@@ -11,12 +11,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, select
 
-from bot.generation import GenerationRequest, Job, JobStatus, Origin, PictureFile, PostedTo
+from bot.generation import Axis, GenerationRequest, Job, JobStatus, Origin, PictureFile, PostedTo, Variant
 from bot.store.schema import files, jobs
 
 _ORIGIN_COLUMNS = tuple(item.name for item in fields(Origin))
 _FILE_COLUMNS = tuple(item.name for item in fields(PictureFile))
 _REQUEST_FIELDS = frozenset(item.name for item in fields(GenerationRequest))
+_VARIANT_FIELDS = frozenset(item.name for item in fields(Variant))
 _CHUNK = 500  # parameters of one statement; SQLite's oldest limit is 999
 
 
@@ -27,8 +28,24 @@ def request_text(request: GenerationRequest) -> str:
 
 def request_of(text: str) -> GenerationRequest:
     """Read what `request_text` wrote. Keys of a later version are left out."""
-    values: dict[str, Any] = json.loads(text)
-    return GenerationRequest(**{key: value for key, value in values.items() if key in _REQUEST_FIELDS})
+    values: dict[str, Any] = _known(json.loads(text), _REQUEST_FIELDS)
+    variants = tuple(_variant(entry) for entry in values.pop("variants", ()))
+    axes = tuple(Axis(entry["name"], tuple(entry["values"])) for entry in values.pop("axes", ()))
+    return GenerationRequest(**_with_loras(values), variants=variants, axes=axes)
+
+
+def _variant(entry: dict[str, Any]) -> Variant:
+    return Variant(**_with_loras(_known(entry, _VARIANT_FIELDS)))
+
+
+def _with_loras(values: dict[str, Any]) -> dict[str, Any]:
+    """Make pairs of what JSON has as lists."""
+    loras = values.get("loras")
+    return values if loras is None else {**values, "loras": tuple((name, weight) for name, weight in loras)}
+
+
+def _known(values: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key in names}
 
 
 def origin_values(origin: Origin) -> dict[str, Any]:

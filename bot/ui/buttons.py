@@ -19,9 +19,10 @@ from discord import ui
 
 from bot.errors import JobNotFound, NotPermitted, RequestError, StorageError
 from bot.generation import Actor, GenerationOptions, GenerationRequest, InputRef, Job
+from bot.prompts.addons import spelled as spelled_loras
 from bot.prompts.upscaling import options_of_upscale
 from bot.ui.answers import guarded, whisper
-from bot.ui.forms import REF, edit_form, input_form, picture_options, ref_of, spelled
+from bot.ui.forms import REF, edit_form, editable, input_form, picture_options, ref_of, spelled
 from bot.ui.house import House, actor_of, house_of, may_draw, origin_of
 from bot.ui.info import job_info
 
@@ -72,6 +73,22 @@ class JobButton(ui.DynamicItem[ui.Button[Any]], template=rf"easel:v1:button:{JOB
         raise AssertionError(f"{type(self).__name__} does nothing")
 
 
+class PictureButton(JobButton, template=rf"easel:v1:picture:{JOB}:(?P<n>[1-9]\d?)"):
+    """Base of the buttons on one picture of a result; its number counts from 1 in labels and ids, `n` from 0."""
+
+    def __init__(self, job_id: str, n: int, *, alone: bool = False) -> None:
+        """`alone`: the result has this picture only, so the label needs no number."""
+        self.n = n
+        super().__init__(job_id, label=None if alone else f"{self.label} {n + 1}", more=f":{n + 1}")
+
+    @classmethod
+    async def from_custom_id(
+        cls, interaction: discord.Interaction[Any], item: ui.Item[Any], match: re.Match[str], /
+    ) -> Self:
+        """Rebuild the button from its id alone."""
+        return cls(match["job"], int(match["n"]) - 1)
+
+
 class CancelButton(JobButton, template=rf"easel:v1:cancel:{JOB}"):
     """*Cancel*, on a waiting or running request: the requester and moderators."""
 
@@ -100,7 +117,7 @@ class AgainButton(JobButton, template=rf"easel:v1:again:{JOB}"):
         if job.request.upscale:
             request = house.service.prepare_upscale(options_of_upscale(job.request))
         else:
-            request = house.service.prepare(replace(options_of(job.request), seed=None))
+            request = await prepared(house, replace(options_of(job.request), seed=None))
         await draw(interaction, house, request)
 
 
@@ -116,6 +133,8 @@ class EditButton(JobButton, template=rf"easel:v1:edit:{JOB}"):
         job = await drawable_job(interaction, house, self.job_id)
         if job.request.upscale:
             raise RequestError("Nothing of an upscaled picture is to be edited; edit the one that it was made of.")
+        if not editable(job.request):
+            raise RequestError("No form has room for this; ask for it anew with its command.")
         await interaction.response.send_modal(edit_form(job, house.service.catalogue))
 
 
@@ -243,20 +262,30 @@ def options_of(request: GenerationRequest) -> GenerationOptions:
     """Turn a complete request back into options, all filled in."""
     return GenerationOptions(
         prompt=request.prompt,
+        lines=tuple(variant.prompt or "" for variant in request.variants) if request.listed else (),
+        axes=request.axes,
         negative_prompt=request.negative_prompt or None,
         model=request.model,
         width=request.width,
         height=request.height,
-        count=request.count,
+        count=None if request.variants else request.count,
         steps=request.num_inference_steps,
         guidance=request.guidance_scale,
         seed=request.seed,
         sampler=request.sampler,
         quality=request.quality,
+        lora=spelled_loras(request.loras) or None,
         private=request.private,
         spoiler=request.spoiler,
         **picture_options(request),
     )
+
+
+async def prepared(house: House, options: GenerationOptions) -> GenerationRequest:
+    """Check and complete what was asked for; a list, which may take a while to read, beside the loop. Raises as `prepare`."""
+    if not options.lines:
+        return house.service.prepare(options)
+    return await asyncio.to_thread(house.service.prepare, options)
 
 
 async def draw(

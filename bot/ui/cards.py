@@ -13,12 +13,15 @@ import discord
 from discord import ui
 
 from bot.generation import FetchProgress, InputRef, Job, PictureFile, Place
+from bot.prompts.grids import grid_words
 from bot.prompts.text import inert, plain
 from bot.prompts.upscaling import is_plain
 from bot.scheduling.events import Drawing
 from bot.ui import words
 from bot.ui.buttons import AgainButton, CancelButton, DeleteButton, DescribeButton, EditButton, InfoButton
+from bot.ui.forms import editable
 from bot.ui.upscaling import upscale_rows
+from bot.ui.variations import VaryButton, VaryStrongButton, is_variation
 from bot.ui.view import sealed
 
 GREY = 0x80848E
@@ -29,11 +32,12 @@ RED = 0xF23F43
 TITLE_CHARS = 600
 ALT_TEXT_CHARS = 250
 PREVIEW_NAME = "preview.jpg"
+BUTTONS_A_ROW = 5
 
 
 def title(job: Job) -> str:
     """Write the prompt as the card's title, bold and inert."""
-    return f"**{inert(job.request.prompt, TITLE_CHARS)}**"
+    return f"**{inert(words.subject(job.request), TITLE_CHARS)}**"
 
 
 def _row(*buttons: ui.Item[Any]) -> ui.ActionRow[Any]:
@@ -76,7 +80,12 @@ def fetching(job: Job, model_name: str, progress: FetchProgress, *, loading: boo
 
 
 def drawing(job: Job, state: Drawing, *, preview: bool) -> ui.LayoutView:
-    """Show the steps with a bar and, where there is one, the picture forming (attached as `PREVIEW_NAME`)."""
+    """Show the steps with a bar and, where there is one, the picture forming (attached as `PREVIEW_NAME`).
+
+    Of a request with many pictures: how many are finished, and those.
+    """
+    if job.request.variants:
+        return _filling(job, state, preview=preview)
     line = f"{words.bar(state.step, state.steps)}  step {state.step} of {state.steps}"
     if state.eta_s is not None:
         line += f" · about {words.duration(state.eta_s)} left"
@@ -87,10 +96,27 @@ def drawing(job: Job, state: Drawing, *, preview: bool) -> ui.LayoutView:
     return _card(AMBER, ui.Section(text, accessory=thumbnail), _row(CancelButton(job.id)))
 
 
+def _filling(job: Job, state: Drawing, *, preview: bool) -> ui.LayoutView:
+    line = f"{words.bar(state.step, state.steps)}  {state.finished} of {job.request.count}"
+    if state.eta_s is not None:
+        line += f" · about {words.duration(state.eta_s)} left"
+    items: list[ui.Item[Any]] = [ui.TextDisplay(f"{title(job)}\n{line}")]
+    if preview:
+        shown = discord.MediaGalleryItem(
+            f"attachment://{PREVIEW_NAME}", description="the pictures finished so far", spoiler=job.request.spoiler
+        )
+        items.append(ui.MediaGallery(shown))
+    return _card(AMBER, *items, _row(CancelButton(job.id)))
+
+
 def result(
-    job: Job, model_name: str, shown: Sequence[PictureFile], *, notes: Sequence[str] = (), hidden: int | None = None
-) -> ui.LayoutView:
-    """Show the pictures (attached under their file names), the facts, `notes` and what can be done with them."""
+    job: Job, model_name: str, shown: Sequence[PictureFile], *, notes: Sequence[str] = (), hidden: int | None = None,
+    archive: str | None = None,
+) -> ui.LayoutView:  # fmt: skip
+    """Show the pictures (attached under their file names), the facts, `notes` and what can be done with them.
+
+    `archive` is the name of the file that holds all of them, where one is attached.
+    """
     gallery = ui.MediaGallery(*(gallery_item(job, file) for file in shown))
     facts = [f"for <@{job.origin.user_id}>", *words.request_facts(job.request, model_name)]
     if job.draw_s is not None:
@@ -101,11 +127,18 @@ def result(
     if hidden:
         kept = "1 picture was" if hidden == 1 else f"{hidden} pictures were"
         lines.append(f"-# {kept} withheld: they look adult, and such pictures are not shown in this channel.")
+    if job.request.listed and (lost := job.request.count - len(job.files)):
+        lines.append(
+            f"-# {words.pictures(lost)} of {job.request.count} came out broken; try other seeds for what is missing."
+        )
     lines += [f"-# {note}" for note in notes]
+    items: list[ui.Item[Any]] = [ui.TextDisplay(title(job)), gallery]
+    if archive is not None:
+        items.append(ui.File(f"attachment://{archive}", spoiler=job.request.spoiler))
     # Those of further messages, too, whose buttons are here.
     visible = [file for file in job.files if not (hidden and file.flagged)]
-    rows = [*upscale_rows(job, visible), result_row(job)]
-    return _card(GREEN, ui.TextDisplay(title(job)), gallery, ui.TextDisplay("\n".join(lines)), *rows)
+    rows = [*upscale_rows(job, visible), *vary_rows(job, visible), result_row(job)]
+    return _card(GREEN, *items, ui.TextDisplay("\n".join(lines)), *rows)
 
 
 def more(job: Job, shown: Sequence[PictureFile], *, notes: Sequence[str]) -> ui.LayoutView:
@@ -117,21 +150,36 @@ def more(job: Job, shown: Sequence[PictureFile], *, notes: Sequence[str]) -> ui.
 
 def gallery_item(job: Job, file: PictureFile) -> discord.MediaGalleryItem:
     """Name a picture by its attachment, with the prompt as its alternative text."""
-    alt = plain(job.request.prompt, ALT_TEXT_CHARS - 24)
-    if job.request.count > 1:
+    prompt = job.request.alone(file.n).prompt if job.request.variants else job.request.prompt
+    alt = plain(prompt, ALT_TEXT_CHARS - 24)
+    if job.request.axes:
+        alt = f"{plain(job.request.prompt, 150)} (compares {plain(grid_words(job.request.axes), 80)})"
+    elif job.request.count > 1:
         alt = f"{alt} (picture {file.n + 1} of {job.request.count})"
     return discord.MediaGalleryItem(f"attachment://{file.file_name}", description=alt, spoiler=job.request.spoiler)
 
 
+def vary_rows(job: Job, visible: Sequence[PictureFile]) -> list[ui.ActionRow[Any]]:
+    """Give *Vary* for each of the pictures, of many the first ones, and of a variation the stronger one."""
+    if job.request.axes or job.request.upscale:  # a sheet's pictures are no files of their own
+        return []
+    alone = job.request.count == 1
+    vary: list[ui.Item[Any]] = [VaryButton(job.id, file.n, alone=alone) for file in visible[:BUTTONS_A_ROW]]
+    if is_variation(job) and len(vary) < BUTTONS_A_ROW:
+        vary.append(VaryStrongButton(job.id))
+    return [_row(*vary)] if vary else []
+
+
 def result_row(job: Job) -> ui.ActionRow[Any]:
     """Give the buttons of a result. A network enlarges the same picture in the same way again, so there is no *Again* then."""
-    again = [] if is_plain(job.request) else again_buttons(job)
+    again = [] if is_plain(job.request) else _again(job)
     return _row(*again, InfoButton(job.id), DeleteButton(job.id))
 
 
-def again_buttons(job: Job) -> list[ui.Item[Any]]:
-    """Give what draws a request anew; of one that enlarges, nothing is to be edited."""
-    return [AgainButton(job.id), *([] if job.request.upscale else [EditButton(job.id)])]
+def _again(job: Job) -> list[ui.Item[Any]]:
+    """Give the buttons that draw it anew; *Edit* only where a form has room for it, and not where it enlarges."""
+    again: list[ui.Item[Any]] = [AgainButton(job.id)]
+    return [*again, EditButton(job.id)] if editable(job.request) and not job.request.upscale else again
 
 
 def withheld(job: Job) -> ui.LayoutView:
@@ -140,25 +188,25 @@ def withheld(job: Job) -> ui.LayoutView:
         "The picture classifier takes this for an adult picture, or could not judge it. Such pictures are shown "
         "only in age-restricted channels, where this bot shows them at all."
     )
-    row = _row(*again_buttons(job), DeleteButton(job.id))
+    row = _row(*_again(job), DeleteButton(job.id))
     return _card(RED, ui.TextDisplay(f"{title(job)}\n{why}"), row)
 
 
 def not_shown(job: Job, why: str) -> ui.LayoutView:
     """Say that the pictures exist but could not be posted here."""
-    row = _row(*again_buttons(job), InfoButton(job.id), DeleteButton(job.id))
+    row = _row(*_again(job), InfoButton(job.id), DeleteButton(job.id))
     return _card(RED, ui.TextDisplay(f"{title(job)}\n{why}"), row)
 
 
 def failed(job: Job) -> ui.LayoutView:
     """Say why nothing was drawn, in the error's own sentence."""
     reason = job.error or "It could not be drawn."
-    return _card(RED, ui.TextDisplay(f"{title(job)}\n{reason[:1200]}"), _row(*again_buttons(job)))
+    return _card(RED, ui.TextDisplay(f"{title(job)}\n{reason[:1200]}"), _row(*_again(job)))
 
 
 def cancelled(job: Job) -> ui.LayoutView:
     """Say that the request was cancelled."""
-    return _card(GREY, ui.TextDisplay(f"{title(job)}\ncancelled"), _row(*again_buttons(job)))
+    return _card(GREY, ui.TextDisplay(f"{title(job)}\ncancelled"), _row(*_again(job)))
 
 
 def input_card(file_name: str, ref: InputRef) -> ui.LayoutView:

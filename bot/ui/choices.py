@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from discord.app_commands import Choice
+
+from bot.addons import AddOn
+from bot.catalogue import Catalogue
+from bot.prompts.addons import nearest
 
 MOST = 25
 
@@ -15,3 +19,31 @@ def matching(typed: str, offered: Iterable[tuple[str, str]]) -> list[Choice[str]
     found = [(label, value) for label, value in offered if all(word in label.lower() for word in wanted)]
     found.sort(key=lambda pair: not pair[0].lower().startswith(typed.lower()))
     return [Choice(name=label[:100], value=value) for label, value in found[:MOST]]
+
+
+def models_matching(catalogue: Catalogue, typed: str) -> list[Choice[str]]:
+    """Offer models whose id or name contains what is typed."""
+    return matching(typed, [(f"{m.name} · {m.id}", m.id) for m in catalogue.models])
+
+
+def samplers_matching(catalogue: Catalogue, model: str | None, typed: str) -> list[Choice[str]]:
+    """Offer the samplers of the model chosen so far."""
+    chosen = catalogue.get(model or "") or catalogue[catalogue.default]
+    return matching(typed, [(name, name) for name in chosen.samplers])
+
+
+def loras_matching(typed: str, offered: Sequence[AddOn]) -> list[Choice[str]]:
+    """Choose the LoRAs that what is typed after the last comma may mean: by name or trigger words, else the nearest names.
+
+    What stands before it stays, and so does a weight; each choice is the whole text.
+    """
+    before, comma, last = typed.rpartition(",")
+    name, colon, weight = (part.strip() for part in last.partition(":"))
+    pairs = [(f"{one.name} · {', '.join(one.triggers)}" if one.triggers else one.name, one.name) for one in offered]
+    found = matching(name, pairs)
+    if not found:
+        near = nearest(name, [one.name for one in offered], most=MOST)
+        found = [Choice(name=label[:100], value=value) for label, value in pairs if value in near]
+    kept, given = f"{before.strip()}, " if comma else "", f":{weight}" if colon else ""
+    whole = [Choice(name=f"{kept}{one.name}"[:100], value=f"{kept}{one.value}{given}") for one in found]
+    return [one for one in whole if len(one.value) <= 100]

@@ -15,6 +15,8 @@ from bot.catalogue import ASPECTS, Catalogue
 from bot.errors import RequestError
 from bot.generation import STANDARD, GenerationOptions, GenerationRequest, InputRef, Job
 from bot.limits import MAX_NEGATIVE_CHARS, MAX_PROMPT_CHARS
+from bot.prompts.addons import spelled as spelled_loras
+from bot.prompts.lists import split_lines
 from bot.prompts.pictures import STRENGTH
 from bot.prompts.text import quoted
 from bot.ui.words import number
@@ -24,7 +26,11 @@ FORM_ID = re.compile(r"easel:v1:form:(?P<job>[0-9a-z]{4,32})")
 REF = r"(?P<digest>[0-9a-f]{64}):(?P<width>[1-9]\d{0,4})x(?P<height>[1-9]\d{0,4})"
 INPUT_FORM_ID = re.compile(rf"easel:v1:inputform:{REF}")
 
-MORE_CHARS = 500
+LIST_FORM_ID = "easel:v1:listform"
+LIST_CHARS = 4000
+"""What a form's box holds, by Discord's rules; longer lists come as a file."""
+
+MORE_CHARS = 1000
 KEEP_SIZE = "keep"
 
 
@@ -32,7 +38,10 @@ def edit_form(job: Job, catalogue: Catalogue) -> ui.Modal:
     """Build the form, filled with the job's parameters."""
     request = job.request
     form = ui.Modal(title="Edit and draw again", custom_id=f"easel:v1:form:{job.id}", timeout=None)
-    form.add_item(_box("Prompt", "prompt", request.prompt, MAX_PROMPT_CHARS, required=True))
+    if request.listed:
+        form.add_item(_list_box(_listed(request)))
+    else:
+        form.add_item(_box("Prompt", "prompt", request.prompt, MAX_PROMPT_CHARS, required=True))
     form.add_item(_box("Negative prompt", "negative_prompt", request.negative_prompt, MAX_NEGATIVE_CHARS))
     models = [
         discord.SelectOption(label=m.name[:100], value=m.id, default=m.id == request.model)
@@ -72,6 +81,60 @@ def read_input_form(data: Mapping[str, Any], ref: InputRef) -> GenerationOptions
     return GenerationOptions(**{**values, **read_more(answers.get("more", ""))})
 
 
+def list_form(options: GenerationOptions, catalogue: Catalogue) -> ui.Modal:
+    """Build the form for a list of prompts, filled with what was given with the command."""
+    form = ui.Modal(title="Draw a list of prompts", custom_id=LIST_FORM_ID, timeout=None)
+    form.add_item(_list_box(""))
+    form.add_item(_box("Negative prompt", "negative_prompt", options.negative_prompt or "", MAX_NEGATIVE_CHARS))
+    chosen = options.model or catalogue.default
+    models = [
+        discord.SelectOption(label=m.name[:100], value=m.id, default=m.id == chosen) for m in catalogue.models[:25]
+    ]
+    form.add_item(ui.Label(text="Model", component=ui.Select(custom_id="model", options=models)))
+    own = discord.SelectOption(label="The model's own size", value=KEEP_SIZE, default=options.aspect is None)
+    aspects = [own, *(discord.SelectOption(label=a, value=a, default=a == options.aspect) for a in ASPECTS)]
+    form.add_item(ui.Label(text="Aspect", component=ui.Select(custom_id="aspect", options=aspects)))
+    form.add_item(_box("More, one “key: value” a line", "more", _given_lines(options), MORE_CHARS))
+    form.stop()
+    return form
+
+
+def read_list_form(data: Mapping[str, Any]) -> GenerationOptions:
+    """Read a submitted form of `list_form`. Raises RequestError naming the line that is wrong."""
+    answers = dict(_answers(data.get("components") or []))
+    aspect = answers.get("aspect") or KEEP_SIZE
+    values: dict[str, Any] = {
+        "prompt": "",
+        "lines": split_lines(answers.get("prompts", "")),
+        "negative_prompt": answers.get("negative_prompt") or None,
+        "model": answers.get("model") or None,
+        "aspect": None if aspect == KEEP_SIZE else aspect,
+    }
+    return GenerationOptions(**{**values, **read_more(answers.get("more", ""))})
+
+
+def editable(request: GenerationRequest) -> bool:
+    """Whether a form has room for a request."""
+    return not request.axes and len(_listed(request)) <= LIST_CHARS
+
+
+def _listed(request: GenerationRequest) -> str:
+    return "\n".join(variant.prompt or "" for variant in request.variants)
+
+
+def _list_box(value: str) -> ui.Label[Any]:
+    return _box("Prompts, one a line", "prompts", value, LIST_CHARS, required=True)
+
+
+def _given_lines(options: GenerationOptions) -> str:
+    given = {name: getattr(options, name) for name in ("steps", "guidance", "seed", "sampler", "quality")}
+    lines = {
+        name: number(value) if name == "guidance" else str(value) for name, value in given.items() if value is not None
+    }
+    lines |= {name: "yes" if getattr(options, name) else "no" for name in ("private", "spoiler")}
+    return "\n".join(f"{key}: {value}" for key, value in lines.items())
+
+
 def spelled(ref: InputRef) -> str:
     """Write a taken picture as custom ids carry it; `REF` reads it."""
     return f"{ref.digest}:{ref.width}x{ref.height}"
@@ -94,18 +157,20 @@ def more_lines(job: Job) -> str:
     """Write the parameters that have no row of their own as `key: value` lines."""
     request = job.request
     lines = {
-        "count": str(request.count),
+        **({} if request.variants else {"count": str(request.count)}),
         "steps": str(request.num_inference_steps),
         "guidance": number(request.guidance_scale),
         "seed": str(request.seed),
         "sampler": request.sampler,
         "quality": request.quality,
+        **({"lora": spelled_loras(request.loras)} if request.loras else {}),
         **({"strength": number(request.strength)} if request.image else {}),
         **(
             {"control_type": request.control_type, "control_scale": number(request.control_scale)}
             if request.control
             else {}
         ),
+        **({"tiling": "yes"} if request.tiling else {}),
         "private": "yes" if request.private else "no",
         "spoiler": "yes" if request.spoiler else "no",
     }
@@ -119,8 +184,9 @@ def read_form(data: Mapping[str, Any], job: Job) -> GenerationOptions:
     model = answers.get("model") or job.request.model
     pictures = picture_options(job.request)
     values: dict[str, Any] = {
-        **{name: pictures[name] for name in ("image", "mask", "control")},
+        **{name: pictures[name] for name in ("image", "mask", "control", "base_seed", "variation")},
         "prompt": answers.get("prompt", ""),
+        "lines": split_lines(answers.get("prompts", "")) if job.request.listed else (),
         "negative_prompt": answers.get("negative_prompt") or None,
         "model": model,
     }
@@ -129,6 +195,10 @@ def read_form(data: Mapping[str, Any], job: Job) -> GenerationOptions:
     elif model == job.request.model:
         values["width"], values["height"] = job.request.width, job.request.height
     values.update(read_more(answers.get("more", "")))
+    if values.get("seed") != job.request.seed:
+        values["base_seed"] = values["variation"] = (
+            None  # another seed was asked for, not another way from the same one
+        )
     # Drafts have steps, guidance and sampler of their own, as another model has.
     if model != job.request.model or values.get("quality", STANDARD) != job.request.quality:
         _drop_what_was_the_other_models(values, job)
@@ -136,7 +206,7 @@ def read_form(data: Mapping[str, Any], job: Job) -> GenerationOptions:
 
 
 def picture_options(request: GenerationRequest) -> dict[str, Any]:
-    """Give the options of a complete request that are about its pictures, which are cut to its size where it needs that."""
+    """Give the options of a complete request that are about its pictures (which are of its size then), edges and variations."""
 
     def ref(digest: str) -> InputRef | None:
         return InputRef(digest, request.width, request.height) if digest else None
@@ -148,6 +218,9 @@ def picture_options(request: GenerationRequest) -> dict[str, Any]:
         "control": ref(request.control),
         "control_type": request.control_type or None,
         "control_scale": request.control_scale if request.control else None,
+        "base_seed": request.base_seed,
+        "variation": None if request.base_seed is None else request.variation,
+        "tiling": request.tiling,
     }
 
 
@@ -173,8 +246,9 @@ def _answers(components: list[Any]) -> Iterator[tuple[str, str]]:
 
 
 _MORE: dict[str, type] = {
-    "count": int, "steps": int, "guidance": float, "seed": int, "sampler": str, "quality": str, "private": bool, "spoiler": bool,
+    "count": int, "steps": int, "guidance": float, "seed": int, "sampler": str, "quality": str, "lora": str, "private": bool, "spoiler": bool,
     "width": int, "height": int, "strength": float, "control_type": str, "control_scale": float,
+    "tiling": bool,
 }  # fmt: skip
 _YES = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
 

@@ -11,9 +11,9 @@ from discord import ui
 
 from bot.errors import EaselError, RequestError
 from bot.generation import Job, PictureFile, PostedTo
-from bot.posting import chosen, pack
+from bot.posting import archived_bytes, chosen, no_archive, pack, pack_archive
 from bot.prompts.text import inert, plain
-from bot.ui import cards
+from bot.ui import cards, words
 from bot.ui.answers import guarded
 from bot.ui.buttons import JOB, visible_job
 from bot.ui.house import House, house_of, origin_of
@@ -99,7 +99,7 @@ def _entry(job: Job) -> str:
             facts.append("withheld")
         case _:
             facts.append("private" if job.request.private else job.status)
-    return f"**{inert(job.request.prompt, 160)}**\n-# {' · '.join(facts)}"
+    return f"**{inert(words.subject(job.request), 160)}**\n-# {' · '.join(facts)}"
 
 
 class OlderButton(ui.DynamicItem[ui.Button[Any]], template=rf"easel:v1:older:{JOB}"):
@@ -125,7 +125,9 @@ class ShowSelect(ui.DynamicItem[ui.Select[Any]], template=r"easel:v1:show"):
     """*Show again*: all pictures of one entry, with their buttons, to the member alone."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
-        options = [discord.SelectOption(label=plain(job.request.prompt, 100) or job.id, value=job.id) for job in jobs]
+        options = [
+            discord.SelectOption(label=plain(words.subject(job.request), 100) or job.id, value=job.id) for job in jobs
+        ]
         super().__init__(ui.Select(custom_id="easel:v1:show", placeholder="Show one in full", options=options))
 
     @classmethod
@@ -152,16 +154,23 @@ class ShowSelect(ui.DynamicItem[ui.Select[Any]], template=r"easel:v1:show"):
             )
         name = house.service.catalogue.name_of(job.request.model)
         # The first takes the place of the deferred answer, and where the bot is a guest there may be five more.
-        plan = parcels(shown, Limits(interaction.filesize_limit, messages=6))
+        limits = Limits(interaction.filesize_limit, messages=6)
+        archive_bytes = archived_bytes(house.service, job, shown, limits)
+        plan = parcels(shown, limits, archive_bytes)
         for part, parcel in enumerate(plan, 1):
             try:
                 packed = await pack(house.service, chosen(shown, parcel.pictures), parcel.file_bytes)
             except Undeliverable as error:
                 raise RequestError(str(error)) from error
             notes = [f"message {part} of {len(plan)}"] if len(plan) > 1 else []
+            notes += packed.notes
+            files = packed.files
             if part == 1:
-                notes += packed.notes
-                view = cards.result(job, name, packed.shown, notes=notes, hidden=len(job.files) - len(shown))
+                archive = await pack_archive(house.service, job, shown if archive_bytes else [])
+                files = [*files, *([archive] if archive else [])]
+                notes += [] if archive else no_archive(job, len(shown))
+                hidden, beside = len(job.files) - len(shown), archive.name if archive else None
+                view = cards.result(job, name, packed.shown, notes=notes, hidden=hidden, archive=beside)
             else:
-                view = cards.more(job, packed.shown, notes=[*notes, *packed.notes])
-            await interaction.followup.send(view=view, files=[file.as_file() for file in packed.files], ephemeral=True)
+                view = cards.more(job, packed.shown, notes=notes)
+            await interaction.followup.send(view=view, files=[file.as_file() for file in files], ephemeral=True)

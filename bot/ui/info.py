@@ -10,7 +10,7 @@ from discord import ui
 
 from bot import provenance
 from bot.catalogue import Catalogue
-from bot.generation import STANDARD, Job
+from bot.generation import STANDARD, GenerationRequest, Job
 from bot.prompts.text import inert
 from bot.prompts.upscaling import is_plain
 from bot.ui import words
@@ -28,7 +28,6 @@ def job_info(job: Job, catalogue: Catalogue) -> ui.LayoutView:
     """Lay out a job's parameters, seeds, times and licence."""
     request = job.request
     spec = catalogue.get(request.model)
-    seeds = str(request.seed) if request.count == 1 else f"{request.seed} to {request.seed + request.count - 1}"
     drawn = [
         ("Steps", str(request.num_inference_steps)),
         ("Guidance", words.number(request.guidance_scale)),
@@ -39,20 +38,30 @@ def job_info(job: Job, catalogue: Catalogue) -> ui.LayoutView:
         ("Size", f"{request.width}×{request.height}"),
         *([] if is_plain(request) else drawn),
         *([("Quality", request.quality)] if request.quality != STANDARD else []),
+        *[(label, inert(value, 400)) for label, value in provenance.addon_facts(request)],
         *provenance.picture_facts(request),
-        *([] if is_plain(request) else [("Seed", seeds)]),
+        *([] if is_plain(request) else [("Seed", words.seeds(request))]),
         ("Asked for", f"by <@{job.origin.user_id}>, {_when(job.created_at)}"),
     ]
+    varied = {axis.name for axis in request.axes}
+    facts = [(label, value) for label, value in facts if label.lower() not in varied]
     if job.draw_s is not None:
         facts.append(("Drawn in", words.took(job.draw_s)))
     if spec is not None:
         facts.append(("Licence", spec.licence if not spec.licence_url else f"[{spec.licence}]({spec.licence_url})"))
-    items: list[ui.Item[Any]] = [ui.TextDisplay(f"**Prompt**\n{fenced(request.prompt, SHOWN_CHARS)}")]
+    items: list[ui.Item[Any]] = [_prompts(request)]
     if request.negative_prompt:
         items.append(ui.TextDisplay(f"**Negative prompt**\n{fenced(request.negative_prompt, NEGATIVE_CHARS)}"))
     items.append(ui.TextDisplay("\n".join(f"**{label}** {value}" for label, value in facts)))
     items.append(ui.TextDisplay(f"-# request `{job.id}` · made by AI; every file carries these parameters"))
     return sealed(ui.Container(*items))
+
+
+def _prompts(request: GenerationRequest) -> ui.TextDisplay[Any]:
+    if not request.listed:
+        return ui.TextDisplay(f"**Prompt**\n{fenced(request.prompt, SHOWN_CHARS)}")
+    listed = "\n".join(f"{n + 1}. {request.alone(n).prompt}" for n in range(request.count))
+    return ui.TextDisplay(f"**Prompts**\n{fenced(listed, SHOWN_CHARS)}")
 
 
 def picture_info(file_name: str, info: provenance.PictureInfo | None) -> ui.LayoutView:

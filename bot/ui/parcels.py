@@ -30,31 +30,35 @@ class Parcel:
     file_bytes: int
 
 
-def parcels(files: Sequence[PictureFile], limits: Limits) -> list[Parcel]:
+def parcels(files: Sequence[PictureFile], limits: Limits, reserved_bytes: int = 0) -> list[Parcel]:
     """Spread files over messages, in order. A file over its limit counts as re-encoded to it.
+
+    `reserved_bytes`, where there are any, are kept free in the first message for one more file.
 
     Where there may be only so many messages, files are made smaller until they fit; pictures for which there is no
     message even so are left out.
     """
     file_bytes = min(limits.file_bytes, limits.request_bytes)
     while True:
-        found = _spread(files, file_bytes, limits)
+        found = _spread(files, file_bytes, limits, reserved_bytes)
         if limits.messages is None or len(found) <= limits.messages:
             return found
-        if len(files) > limits.messages * limits.files:
-            files = files[: limits.messages * limits.files]
+        places = limits.messages * limits.files - (reserved_bytes > 0)
+        if len(files) > places:
+            files = files[:places]
         else:
             file_bytes = file_bytes * 2 // 3
 
 
-def _spread(files: Sequence[PictureFile], file_bytes: int, limits: Limits) -> list[Parcel]:
+def _spread(files: Sequence[PictureFile], file_bytes: int, limits: Limits, reserved_bytes: int) -> list[Parcel]:
     found: list[list[int]] = []
-    room = 0
+    room = places = 0
     for file in files:
         size = min(file.size_bytes, file_bytes)
-        if not found or size > room or len(found[-1]) >= limits.files:
+        if not found or size > room or len(found[-1]) >= places:
+            room = limits.request_bytes - (0 if found else reserved_bytes)
+            places = limits.files - (not found and reserved_bytes > 0)
             found.append([])
-            room = limits.request_bytes
         found[-1].append(file.n)
         room -= size
     return [Parcel(tuple(numbers), file_bytes) for numbers in found]

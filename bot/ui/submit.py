@@ -1,7 +1,8 @@
-"""What happens when a form is sent: *Edit*, or that of a picture to draw from."""
+"""What happens when a form is sent: *Edit*, that of a picture to draw from, or that of a list of prompts."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -10,12 +11,16 @@ import discord
 from bot.errors import RequestError
 from bot.generation import GenerationOptions, InputRef
 from bot.ui.answers import whisper
-from bot.ui.buttons import check_may_draw, draw, drawable_job
-from bot.ui.forms import FORM_ID, INPUT_FORM_ID, read_form, read_input_form
+from bot.ui.buttons import check_may_draw, draw, drawable_job, prepared
+from bot.ui.forms import FORM_ID, INPUT_FORM_ID, LIST_FORM_ID, read_form, read_input_form, read_list_form
 from bot.ui.house import House, house_of
 from bot.ui.view import fenced
 
-__all__ = ["FORM_ID", "INPUT_FORM_ID", "form_submitted", "input_form_submitted"]
+__all__ = [
+    "FORM_ID", "INPUT_FORM_ID", "LIST_FORM_ID", "form_submitted", "input_form_submitted", "list_form_submitted",
+]  # fmt: skip
+
+LIST_FILE = "prompts.txt"
 
 TYPED_CHARS = 1400
 
@@ -37,14 +42,26 @@ async def input_form_submitted(interaction: discord.Interaction[Any], ref: Input
     await _drawn_as(interaction, house, lambda data: read_input_form(data, ref))
 
 
+async def list_form_submitted(interaction: discord.Interaction[Any]) -> None:
+    """Queue a list of prompts; a refusal hands it back as a file, which `/batch` takes."""
+    house = house_of(interaction)
+    check_may_draw(interaction, house)
+    await _drawn_as(interaction, house, read_list_form)
+
+
 async def _drawn_as(
     interaction: discord.Interaction[Any], house: House, read: Callable[[Any], GenerationOptions]
 ) -> None:
     data: Any = interaction.data or {}
     try:
-        request = house.service.prepare(read(data))
+        request = await prepared(house, read(data))
     except RequestError as error:
-        typed = _typed_prompt(data)
+        typed = _typed(data, "prompt")
+        if listed := _typed(data, "prompts"):
+            file = discord.File(io.BytesIO(listed.encode("utf-8", "replace")), LIST_FILE)
+            said = f"{error}\n\nYour prompts, to try again with `/batch file:`"
+            await interaction.response.send_message(said, file=file, ephemeral=True)
+            return
         await whisper(
             interaction, f"{error}\n\nYour prompt, to try again:\n{fenced(typed, TYPED_CHARS)}" if typed else str(error)
         )
@@ -52,9 +69,9 @@ async def _drawn_as(
     await draw(interaction, house, request)
 
 
-def _typed_prompt(data: Any) -> str:
+def _typed(data: Any, name: str) -> str:
     for row in data.get("components") or []:
         field = row.get("component") or {}
-        if field.get("custom_id") == "prompt":
+        if field.get("custom_id") == name:
             return str(field.get("value") or "")
     return ""

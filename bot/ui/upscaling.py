@@ -15,7 +15,7 @@ from bot.generation import DETAIL, GenerationRequest, InputRef, Job, PictureFile
 from bot.limits import told_by
 from bot.prompts.upscaling import may_upscale, options_of_upscale, redraws, source_size
 from bot.ui.answers import guarded
-from bot.ui.buttons import JOB, JobButton, draw, drawable_job
+from bot.ui.buttons import JOB, JobButton, PictureButton, draw, drawable_job
 from bot.ui.house import House, age_restricted, house_of
 from bot.ui.inputs import MAX_BYTES, NOT_YET, check_file
 from bot.ui.media import Media
@@ -27,23 +27,11 @@ BUTTONS_AT_MOST = 4
 SPOILER = "SPOILER_"
 
 
-class UpscaleButton(JobButton, template=rf"easel:v1:upscale:{JOB}:(?P<n>[1-9]\d?)"):
+class UpscaleButton(PictureButton, template=rf"easel:v1:upscale:{JOB}:(?P<n>[1-9]\d?)"):
     """*Upscale*, or *Upscale n* where there are several: one picture, 2×, at once."""
 
     action = "upscale"
     label = "Upscale"
-
-    def __init__(self, job_id: str, n: int, *, alone: bool = True) -> None:
-        """`n` counts from 0; `alone` where it is the only picture."""
-        self.n = n
-        super().__init__(job_id, label=None if alone else f"Upscale {n + 1}", more=f":{n + 1}")
-
-    @classmethod
-    async def from_custom_id(
-        cls, interaction: discord.Interaction[Any], item: ui.Item[Any], match: re.Match[str], /
-    ) -> Self:
-        """Rebuild the button from its id alone."""
-        return cls(match["job"], int(match["n"]) - 1)
 
     async def press(self, interaction: discord.Interaction[Any], house: House) -> None:
         """Queue the picture's enlargement; the answer is a new message."""
@@ -105,11 +93,11 @@ UPSCALE_ITEMS: tuple[type[ui.DynamicItem[Any]], ...] = (UpscaleButton, UpscaleSe
 
 
 def upscale_rows(job: Job, shown: Sequence[PictureFile]) -> list[ui.ActionRow[Any]]:
-    """Give what enlarges a result's pictures: none where all are too large for it."""
-    items: list[ui.Item[Any]]
+    """Give what enlarges a result's pictures: none where all are too large for it, or a sheet compares them."""
+    items: list[ui.Item[Any]] = []
     if job.request.upscale:
         items = [StrongerButton(job.id, how) for how in _stronger(job.request)]
-    else:
+    elif not job.request.axes:
         numbers = [file.n for file in shown if may_upscale(file.width, file.height, AT_ONCE)]
         if len(numbers) > BUTTONS_AT_MOST:
             items = [UpscaleSelect(job.id, numbers)]
@@ -129,7 +117,9 @@ async def _upscale_result(interaction: discord.Interaction[Any], house: House, j
     file = next((file for file in job.files if file.n == n), None)
     if file is None:
         raise JobNotFound("This picture is not kept any more; draw it again.")
-    request = job.request
+    if job.request.axes:
+        raise JobNotFound("This is a sheet of several pictures; draw the one that you want, and upscale that.")
+    request = job.request.alone(n)
     known = house.service.prepare_upscale(
         UpscaleOptions(
             InputRef(NOT_YET, file.width, file.height), AT_ONCE, prompt=request.prompt,
@@ -138,7 +128,7 @@ async def _upscale_result(interaction: discord.Interaction[Any], house: House, j
     )  # fmt: skip
 
     async def complete() -> GenerationRequest:
-        ref = await house.service.take_result(file, age_restricted=age_restricted(interaction.channel))
+        ref = await house.service.take_result(job, n, age_restricted=age_restricted(interaction.channel))
         return replace(known, image=ref.digest)
 
     await draw(interaction, house, known, complete)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bot.generation import STANDARD, GenerationRequest
+from bot.prompts.grids import grid_words
 from bot.prompts.upscaling import is_plain, redraws
 
 BAR_CELLS = 10
@@ -76,8 +77,21 @@ def count_of(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
+def subject(request: GenerationRequest) -> str:
+    """Say in a line what a request shows: its prompt, or the first of many."""
+    return f"{request.count} prompts: {request.prompt}" if request.listed and request.count > 1 else request.prompt
+
+
+def seeds(request: GenerationRequest) -> str:
+    """Write the seeds of a request's pictures: "7", or "7 to 9"."""
+    own = sorted({request.alone(n).seed for n in range(request.count)})
+    if len(own) > 1 and own == list(range(own[0], own[0] + len(own))):
+        return f"{own[0]} to {own[-1]}"
+    return ", ".join(map(str, own))
+
+
 def request_facts(request: GenerationRequest, model_name: str) -> list[str]:
-    """Name what a request asks for, for the small line below the pictures."""
+    """Name what a request asks for, for the small line below the pictures; of a sheet what it compares last."""
     if is_plain(request):
         return [f"upscaled {request.upscale}× by {model_name}", f"{request.width}×{request.height}"]
     if redraws(request):
@@ -87,11 +101,14 @@ def request_facts(request: GenerationRequest, model_name: str) -> list[str]:
             f"{request.steps_taken} steps",
             f"seed {request.seed}",
         ]
-    return [
-        model_name if request.quality == STANDARD else f"{model_name}, {request.quality}",
-        f"{request.width}×{request.height}",
-        f"{request.num_inference_steps} steps",
-        f"guidance {number(request.guidance_scale)}",
-        request.sampler,
-        f"seed {request.seed}",
-    ]
+    facts = {
+        "model": model_name if request.quality == STANDARD else f"{model_name}, {request.quality}",
+        "size": f"{request.width}×{request.height}",
+        "steps": f"{request.num_inference_steps} steps",
+        "guidance": f"guidance {number(request.guidance_scale)}",
+        "sampler": request.sampler,
+        "seed": f"seeds {seeds(request)}" if request.listed and request.count > 1 else f"seed {request.seed}",
+    }
+    varied = {axis.name for axis in request.axes}
+    own = [text for name, text in facts.items() if name not in varied]
+    return [*own, grid_words(request.axes)] if varied else own

@@ -12,6 +12,7 @@ import torch
 from bot import __version__
 from bot.app import Machine, utc_now
 from bot.config import Settings
+from bot.engine import guard
 from bot.engine.diffusers_engine import DiffusersEngine
 from bot.engine.lanes import Lane
 from bot.engine.models import hub_cache, load_catalogue, model_files, models_root
@@ -20,7 +21,7 @@ from bot.scheduling.gpu_thread import GpuThread
 
 
 class FaultyEngine(DiffusersEngine):
-    """Words it obeys: `memory-alone` (no room for more than one picture a pass), `memory` (no room at all), `nan`, `black`.
+    """Notes under `freed` when memory was freed after it had been full. Words it obeys: `memory-alone` (no room for more than one picture a pass), `memory` (no room at all), `nan`, `black`.
 
     What a word asks for happens to every pass that the request is in, and to no other.
     """
@@ -28,6 +29,13 @@ class FaultyEngine(DiffusersEngine):
     def __init__(self, *args: Any, notes: Path, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._notes = notes
+        free = guard.free_memory
+
+        def freed() -> None:
+            (notes / "freed").touch()
+            free()
+
+        guard.free_memory = freed  # type: ignore[attr-defined]
 
     def _step(self, lanes: list[Lane]) -> None:
         unet = self.residents.use(str(lanes[0].key[0])).pipe.unet

@@ -10,6 +10,7 @@ import pytest
 
 from bot.files.decode import read_picture_info
 from bot.provenance import DIGITAL_SOURCE_TYPE
+from bot.verify import verify
 from tests.faults.house import House, open_house
 from tests.loopback import LoopbackDiscord, Message
 
@@ -63,6 +64,9 @@ async def test_fault_14_file_over_the_interactions_limit_is_shown_smaller_with_i
     assert "picture 2 is shown as JPEG" in message.text
     second = message.attachments[1].data
     assert DIGITAL_SOURCE_TYPE.encode() in second
+    signed = verify(second, []).credential
+    assert signed is not None
+    assert signed.title == f"easel-{job}-2.jpg"
     info = read_picture_info(second)
     assert info is not None
     assert (info.source, info.prompt, info.seed) == ("easel", prompt, 6)

@@ -108,7 +108,7 @@ async def scored(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scor
 async def test_fault_48_adult_or_unjudged_picture_in_an_open_channel_is_withheld(scored: Scored, score: str) -> None:
     scored.says(score)
     before = len(scored.posted())
-    asked = await scored.ended("ada", steps=8)
+    asked = await scored.ended("ada", steps=100, count=4)  # long enough for a preview
     assert scored.posted_to(asked.interaction.id) == PostedTo.WITHHELD
     assert "takes this for an adult picture, or could not judge it" in shown(asked.text)
     history = await (await scored.person("ada").slash("imagine", "history")).answered()

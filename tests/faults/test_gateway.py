@@ -12,6 +12,7 @@ import pytest
 from bot.exits import EXIT_BAD_TOKEN, EXIT_GATEWAY_REFUSED
 from bot.gateway import LONGEST_GAP_S, IdentifyGap, StartLimit
 from tests.faults.stages import START_S, Victims, VictimStage
+from tests.loopback.gateway import Gateway
 from tests.loopback.stage import is_drawn
 
 session = pytest.mark.asyncio(loop_scope="session")
@@ -35,6 +36,12 @@ async def test_fault_18_silent_gateway_is_resumed_and_19_an_ended_session_identi
     asked = await stage.waiting(await stage.imagine("ada", **SLOW))
     gateway.acknowledge_heartbeats = False
     await bell.until(lambda: gateway.resumed_at, timeout_s=PATIENT_S, what="a resume")
+    # Once more, now with events that still come: they prove nothing about the way from us to Discord.
+    chatter = asyncio.create_task(_chatter(gateway))
+    try:
+        await bell.until(lambda: len(gateway.resumed_at) > 1, timeout_s=PATIENT_S, what="a resume in spite of events")
+    finally:
+        chatter.cancel()
     gateway.acknowledge_heartbeats = True
     assert len(gateway.identified_at) == 1
     behind = await stage.waiting(await stage.imagine("bob", steps=4))
@@ -51,6 +58,12 @@ async def test_fault_18_silent_gateway_is_resumed_and_19_an_ended_session_identi
         await stage.drawn(one)
         assert stage.row(one.interaction.id)["attempt"] == 1
     await stage.draw("eve", steps=2)
+
+
+async def _chatter(gateway: Gateway) -> None:
+    while True:
+        await gateway.dispatch("TYPING_START", {"channel_id": "1", "user_id": "2", "timestamp": 0})
+        await asyncio.sleep(0.2)
 
 
 @pytest.mark.fault(19)

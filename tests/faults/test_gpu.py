@@ -77,6 +77,7 @@ async def test_fault_31_no_room_for_two_is_tried_with_one_and_no_room_at_all_fai
     halved = await pocket.imagine("ada", prompt="memory-alone a house", steps=4, count=2)
     await pocket.drawn(halved)
     assert notes.read_text().split() == ["2"]
+    assert (pocket.traps / "freed").exists()
     words = await failed(pocket, await pocket.imagine("bob", prompt="memory a house", steps=4))
     assert "has no room for 64×64" in words
     assert "smaller size" in words

@@ -25,7 +25,9 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(900
 DRAIN_S = 3
 SLOW = {"prompt": "slow a house"}
 """A tenth of a second a step."""
-SHORT_RUN = [("start after", 1), ("render inside", 0), ("begin_posting after", 0)]
+SHORT_RUN = [
+    ("start after", 1), ("render inside", 0), ("render after", 0), ("begin_posting after", 0), ("mark_posted before", 0),
+]  # fmt: skip
 """One boundary of each state that a process can die in; `make crash` goes through all boundaries."""
 
 

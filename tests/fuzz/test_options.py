@@ -20,6 +20,7 @@ from bot.cli import build_parser
 from bot.errors import EaselError, RequestError
 from bot.generation import GenerationOptions, GenerationRequest, JobStatus
 from bot.moderation import Moderator
+from bot.ui import inputs
 from bot.ui.buttons import options_of
 from bot.ui.forms import edit_form, read_form, read_more
 from bot.ui.info import job_info
@@ -80,12 +81,13 @@ async def run_command(given_options: dict[str, Any]) -> GenerationRequest | None
     service = SimpleNamespace(prepare=prepare, check_room=lambda user_id: None)
     interaction: Any = SimpleNamespace(user=SimpleNamespace(id=1), guild_id=None, guild=None, client=None, _state=None)
 
-    async def draw(interaction: Any, house: Any, request: GenerationRequest) -> None:
+    async def draw(interaction: Any, house: Any, request: GenerationRequest, complete: Any = None) -> None:
+        assert complete is None
         made.append(request)
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(imagine, "draw", draw)
-    patch.setattr(imagine, "house_of", lambda interaction: None)
+    patch.setattr(inputs, "draw", draw)
+    patch.setattr(imagine, "house_of", lambda interaction: SimpleNamespace(service=service))
     try:
         options: Any = [{"name": name, "type": KINDS.get(name, 3), "value": v} for name, v in given_options.items()]
         command: Any = imagine.Imagine.imagine

@@ -141,7 +141,7 @@ ANSWERS = st.one_of(
 @given(ANSWERS)
 def test_read_picture_info_of_any_answer_of_its_worker_raises_nothing_else(answer: Any) -> None:
     ask = decode._ask
-    decode._ask = lambda *_: (answer if isinstance(answer, dict) else {"refused": "broken"}, b"")  # type: ignore[assignment]
+    decode._ask = lambda *_, **__: (answer if isinstance(answer, dict) else {"refused": "broken"}, b"")  # type: ignore[assignment]
     try:
         decode.read_picture_info(b"a picture")
     except AttachmentRefused:

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from bot.generation import JobStatus
 from tests.simcord.conftest import World
 from tests.simcord.test_commands import last_answer
-from tests.support import texts
+from tests.support import labels, texts
 
 STAR = "a blue star on a yellow background"
 
@@ -118,3 +118,28 @@ async def test_delete_takes_the_picture_along_unless_another_request_names_it(wo
     assert job.status is JobStatus.POSTED
     await world.ada.click(second.message, label="Delete")
     assert not list(inputs.rglob("*.png"))
+
+
+async def test_vary_draws_near_the_picture_and_its_result_offers_a_stronger_one(world: World) -> None:
+    message = await world.drawn(await world.ada.slash(world.channel, "imagine", prompt=STAR, steps=4, seed=5, count=2))
+    assert labels(message.components)[2:4] == ["Vary 1", "Vary 2"]
+    varied = await world.drawn(await world.bob.click(message.message, label="Vary 2"))
+    request = (await job_of(world, varied)).request
+    assert (request.base_seed, request.variation, request.count) == (6, 0.2, 2)
+    assert labels(varied.components)[2:5] == ["Vary 1", "Vary 2", "Vary strong"]
+    stronger = (
+        await job_of(world, await world.drawn(await world.ada.click(varied.message, label="Vary strong")))
+    ).request
+    assert (stronger.base_seed, stronger.variation) == (6, 0.6)
+    assert stronger.seed != request.seed
+    answer = await world.bob.click(varied.message, label="Info")
+    assert "**Variation** 0.2 away from seed 6" in "\n".join(texts(answer.response.components))
+
+
+async def test_vary_a_variation_draws_from_the_picture_itself(world: World) -> None:
+    message = await world.drawn(await world.ada.slash(world.channel, "imagine", prompt=STAR, steps=4, seed=5))
+    varied = await world.drawn(await world.bob.click(message.message, label="Vary"))
+    again = await world.drawn(await world.bob.click(varied.message, label="Vary"))
+    request = (await job_of(world, again)).request
+    assert (request.base_seed, request.strength, len(request.image)) == (None, 0.35, 64)
+    assert "Vary strong" in labels(again.components)

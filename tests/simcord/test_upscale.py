@@ -46,7 +46,7 @@ async def test_upscale_n_answers_with_the_picture_twice_as_large_and_what_is_str
 
 async def test_upscale_stronger_is_of_the_same_picture(world: World) -> None:
     message = await world.drawn(await world.ada.slash(world.channel, "imagine", prompt=BEACH, steps=2))
-    assert labels(message.components) == ["Upscale", "Again", "Edit", "Info", "Delete"]
+    assert labels(message.components) == ["Upscale", "Vary", "Again", "Edit", "Info", "Delete"]
     larger = await world.drawn(await world.ada.click(message.message, label="Upscale"))
     four = await world.drawn(await world.ada.click(larger.message, label="4×"))
     assert (await fetched(world, four)).size == (512, 512)
@@ -92,6 +92,14 @@ async def test_upscale_of_a_message_takes_its_picture(world: World) -> None:
     larger = await world.drawn(await world.bob.context_menu(world.channel, "Upscale", message.message))
     job = await job_of(world, larger)
     assert (job.request.prompt, job.request.width, job.origin.user_id) == (BEACH, 256, world.bob.id)
+
+
+async def test_upscale_of_a_picture_of_a_list_has_its_own_words(world: World) -> None:
+    prompts = ("prompts.txt", b"a red circle\na blue star")
+    message = await world.drawn(await world.ada.slash(world.channel, "batch", file=prompts, steps=1))
+    larger = await world.drawn(await world.bob.click(message.message, label="Upscale 2"))
+    request = (await job_of(world, larger)).request
+    assert (request.prompt, request.upscale, request.variants) == ("a blue star", 2, ())
 
 
 async def test_upscale_of_a_private_picture_is_its_members_alone_and_stays_private(world: World) -> None:

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -36,8 +40,8 @@ def engine() -> DiffusersEngine:
 
 
 @pytest.fixture(autouse=True)
-def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, engine: DiffusersEngine) -> None:
-    """No setting of the machine's, an empty folder to be in, one engine for all."""
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, engine: DiffusersEngine) -> Iterator[None]:
+    """No setting of the machine's, an empty folder to be in, one engine for all; the log is as loud afterwards as before."""
     for name in [n for n in os.environ if n.startswith(("EASEL_", "DISCORD_", "HF_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("EASEL_DEVICE", "cpu")
@@ -45,6 +49,10 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, engine: DiffusersEngi
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(library, "_make_engine", lambda catalogue, settings: engine)
     library._studio.cache_clear()
+    ours = logging.getLogger("bot")
+    level = ours.level
+    yield
+    ours.setLevel(level)
 
 
 def shell(*arguments: str) -> int:
@@ -177,12 +185,98 @@ def test_upscale_image_gives_a_picture_that_saves_its_marks() -> None:
     assert info_of(Path("red.png")).prompt == "all red"
 
 
+def test_generate_prompts_share_passes_and_each_file_says_what_draws_it_alone(
+    engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[GenerationRequest] = []
+    draw = engine.generate
+    monkeypatch.setattr(engine, "generate", lambda request, *rest: (asked.append(request), draw(request, *rest))[1])
+    prompts = [f"a red circle {n}" for n in range(9)]
+    Path("p.txt").write_text("\n".join(prompts))
+    assert shell("--prompts", "p.txt", "--seed", "5", "--count", "2", "-o", "out") == 0
+    assert [request.count for request in asked] == [16, 2]
+    for n, prompt in enumerate(prompts):
+        for variant in (0, 1):
+            info = info_of(Path(f"out/{n + 1:04d}-{variant + 1}.png"))
+            assert (info.prompt, info.seed) == (prompt, 5 + n + variant)
+    with Image.open("out/0003-2.png") as image:
+        record = parse_easel(image.info["easel"])
+        assert record is not None
+        again = np.frombuffer(draw(record.alone, library.Silence()).pictures[0].pixels, np.uint8)
+        drawn = np.frombuffer(image.tobytes(), np.uint8)
+    assert np.abs(again.astype(int) - drawn.astype(int)).max() <= 2
+
+
+def test_generate_prompts_picture_that_came_out_broken_is_named_and_the_others_are_there(
+    engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw = engine.generate
+
+    def without_the_second(request: GenerationRequest, *rest: Any) -> GenerationResult:
+        result = draw(request, *rest)
+        return replace(result, pictures=(result.pictures[0], *result.pictures[2:]))
+
+    monkeypatch.setattr(engine, "generate", without_the_second)
+    Path("p.txt").write_text("one\ntwo\nthree")
+    assert shell("--prompts", "p.txt", "-o", "out") == 1
+    assert sorted(path.name for path in Path("out").iterdir()) == ["0001.png", "0003.png"]
+    assert "are missing: 0002.png" in capsys.readouterr().err
+
+
+def test_generate_grid_writes_one_sheet_that_says_what_it_compares() -> None:
+    assert shell("a red circle", "--grid-x", "guidance: 1, 4", "--grid-y", "seed: 1, 2", "-o", "sheet.png") == 0
+    with Image.open("sheet.png") as image:
+        record = parse_easel(image.info["easel"])
+        assert min(image.size) > 256
+    assert record is not None
+    assert record.request.count == 4
+    assert ("Compares", "guidance 1, 4 × seed 1, 2") in info_of(Path("sheet.png")).extra
+    assert [path.name for path in Path().iterdir()] == ["sheet.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--prompts", "p.txt", "--grid-x", "seed: 1, 2"], "compares one prompt"),
+        (["x", "--grid-x", "seed"], "--grid-x is “seed”"),
+        (["x", "--grid-y", "seed: 1, 2", "--count", "2"], "leave the count out"),
+    ],
+    ids=["prompts", "no values", "count"],
+)
+def test_generate_grid_that_will_not_do_says_why(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("p.txt").write_text("a\nb\n")
+    assert shell(*arguments) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_generate_lora_draws_with_it_and_the_file_says_so() -> None:
+    assert shell("a cat <lora:chalk:0.5>", "--lora", "easelbot:0", "--seed", "5", "-o", "one.png") == 0
+    info = info_of(Path("one.png"))
+    assert ("LoRA", "chalk:0.5, easelbot:0") in info.extra
+    with Image.open("one.png") as file:
+        assert "a cat <lora:chalk:0.5> <lora:easelbot:0>" in file.info["parameters"]
+        assert 'Lora hashes: "chalk: ' in file.info["parameters"]
+        drawn = file.convert("RGB").tobytes()
+    again = generate_image("a cat", lora="chalk:0.5", seed=5, steps=2)
+    assert again.convert("RGB").tobytes() == drawn
+    assert generate_image("a cat", seed=5, steps=2).convert("RGB").tobytes() != drawn
+
+
+def test_models_lists_loras_with_the_words_that_call_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("chalk "))
+    assert line.split(None, 3) == ["chalk", "pocket", "LoCon", "chalk drawing"]
+
+
 def test_generate_every_option_of_imagine_has_both_spellings() -> None:
-    names = [name for name in GenerationOptions.__dataclass_fields__ if name != "prompt"]
+    elsewhere = {"prompt", "lines", "axes", "base_seed", "variation"}  # those of lists, sheets and *Vary*
+    names = [name for name in GenerationOptions.__dataclass_fields__ if name not in elsewhere]
     values = {
         "negative_prompt": "x", "model": "pocket", "aspect": "3:2", "width": "64", "height": "64", "count": "2",
         "steps": "3", "guidance": "2.5", "seed": "4", "sampler": "Euler a", "quality": "draft", "image": "a.png",
-        "strength": "0.5", "mask": "b.png", "control": "c.png", "control_type": "canny", "control_scale": "0.8",
+        "strength": "0.5", "mask": "b.png", "control": "c.png", "control_type": "canny", "control_scale": "0.8", "lora": "chalk:0.8",
     }  # fmt: skip
     for spelling in (str, lambda name: name.replace("_", "-")):
         line = ["generate", "a prompt"]
@@ -208,6 +302,9 @@ def test_generate_every_option_of_imagine_has_both_spellings() -> None:
         (["generate", "a", "--guidance", "nan"], "Guidance takes a number"),
         (["generate", "a", "--image", "nowhere.png"], "nowhere.png cannot be read"),
         (["generate", "a", "--strength", "0.5"], "add the picture"),
+        (["generate", "a", "--lora", "chalc"], "There is no LoRA 'chalc'; did you mean chalk?"),
+        (["generate", "a", "--lora", "chalk", "--model", "sdxl"], "made for Pocket, not for Stable Diffusion XL"),
+        (["generate", "a <sketchbok>"], "did you mean <sketchbook>?"),
         (["generate", "a", "--steps", "many"], "--steps: invalid int value"),
         (["generate", "a", "--seed", "-1"], "Seed goes from 0"),
         (["generate", "a", "--stepps", "3"], "--stepps"),

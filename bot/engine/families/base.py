@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,11 @@ class Family(ABC):
         """The network that is called at every step."""
 
     @functools.cached_property
+    def denoiser_name(self) -> str:
+        """What the pipeline calls it."""
+        return next(name for name, part in self.pipe.components.items() if part is self.denoiser)
+
+    @functools.cached_property
     def dtype(self) -> torch.dtype:
         """The dtype of latents that enter the denoiser; kept, since asking diffusers walks over all its modules."""
         return self.denoiser.dtype
@@ -82,6 +88,11 @@ class Family(ABC):
     def inpaints(self) -> bool:
         """Whether its weights were made for inpainting: each row is told the mask and what lies outside of it."""
         return False
+
+    @contextmanager
+    def tiled(self, tiling: bool) -> Generator[None]:
+        """Let the denoiser and the VAE take what lies beyond an edge from the opposite one, where `tiling` says so."""
+        yield
 
     def expresses(self, request: GenerationRequest) -> bool:
         """Whether lanes draw this request as the pipeline does; what they do not, the pipeline draws itself."""

@@ -31,6 +31,24 @@ class StableDiffusion(Family):
         """The UNet."""
         return self.pipe.unet
 
+    @contextmanager
+    def tiled(self, tiling: bool) -> Generator[None]:
+        """Let all convolutions of UNet and VAE go around the edges meanwhile."""
+        if not tiling:
+            yield
+            return
+        import torch
+
+        parts = (self.pipe.unet, self.pipe.vae)
+        convolutions = [m for part in parts for m in part.modules() if isinstance(m, torch.nn.Conv2d)]
+        for convolution in convolutions:
+            convolution.padding_mode = "circular"
+        try:
+            yield
+        finally:
+            for convolution in convolutions:
+                convolution.padding_mode = "zeros"
+
     def encode(self, request: GenerationRequest) -> Conditioning:
         """Run the text encoder over a request's prompts."""
         guided = self._is_guided(request)

@@ -209,6 +209,6 @@ def test_general_room_a_draft_does_not_share_a_call_with_a_standard_request(fold
     for number, quality in enumerate(("standard", "draft", "draft")):
         asked = request("a cat", quality=quality, guidance_scale=1.0)
         spec = catalogue["pocket+draft" if quality == "draft" else "pocket"]
-        room.wait(Drawing(Order(asked, Notes()), spec, asked, number, 0.0, [0]))
+        room.wait(Drawing(Order(asked, Notes()), spec, asked, number, 0.0, [0]), [0])
     loaded: Any = SimpleNamespace()
     assert [run.rows for run in room.riders(lambda _: loaded)] == [1, 2, 2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from bot.addons import AddOn
 from bot.catalogue import ModelSpec, parse_catalogue
 from bot.engine import residents
 from bot.engine.decoding import FLOATS_A_PIXEL, Decoder, pixel_bytes
@@ -18,6 +20,7 @@ from bot.engine.plans import Mode, Plan
 from bot.errors import OutOfMemory
 from tests.unit.engine import tiny
 from tests.unit.engine.fakes import Notes, request
+from tests.unit.engine.test_adapters import write_lora
 from tests.unit.engine.test_diffusers_engine import engine_of_two, pixels
 from tests.unit.engine.test_engine_families import engine_of
 
@@ -100,8 +103,12 @@ def test_engine_model_in_turns_draws_what_it_draws_whole(
 ) -> None:
     """On the processor: which parts are moved when is diffusers' own; that lanes call through its hooks is ours."""
     engine, _ = engine_of(family, tmp_path, monkeypatch)
-    asked = request("a red circle", model="tiny", sampler="Default", num_inference_steps=2)
-    whole = pixels(engine.generate(asked, Notes()).pictures[0])
+    lora = AddOn("mine", str(write_lora(family, tmp_path, 1)), family)
+    engine._catalogue = replace(engine._catalogue, loras=(lora,))
+    plain = request("a red circle", model="tiny", sampler="Default", num_inference_steps=2)
+    both = [plain, replace(plain, loras=(("mine", 0.7),)), plain]
+    whole = [pixels(engine.generate(asked, Notes()).pictures[0]) for asked in both]
+    assert np.abs(whole[0] - whole[1]).max() > 1
     engine.close()
 
     def place(pipe: Any, *_: Any) -> Plan:
@@ -113,7 +120,8 @@ def test_engine_model_in_turns_draws_what_it_draws_whole(
         return plan
 
     monkeypatch.setattr(residents, "place_pipeline", place)
-    assert np.abs(pixels(engine.generate(asked, Notes()).pictures[0]) - whole).max() <= 1
+    for asked, expected in zip(both, whole, strict=True):
+        assert np.abs(pixels(engine.generate(asked, Notes()).pictures[0]) - expected).max() <= 1
     loaded = engine.residents.use("tiny")
     assert not loaded.whole
     denoiser = loaded.family.denoiser  # type: ignore[union-attr]

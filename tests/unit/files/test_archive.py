@@ -17,7 +17,8 @@ from PIL import Image
 from bot.errors import AttachmentRefused, DiskFull, JobNotFound, ModerationRefused, RequestError, StorageError
 from bot.files import archive as archive_module
 from bot.files.archive import Archive
-from bot.generation import PictureFile
+from bot.files.sheet import lay_out
+from bot.generation import Axis, PictureFile, RawPicture, Variant
 from bot.safety.classifier import Classifier, OpenNsfw
 from tests.unit.files.pictures import NOT_FINITE, REQUEST, FixedScore, marker, raw, result
 
@@ -213,10 +214,10 @@ async def test_take_input_whole_keeps_its_size_and_is_refused_where_it_is_too_la
         await shelf().take_input(sent((2049, 60)), adult_allowed=False, whole=True)
 
 
-async def test_take_result_keeps_a_finished_picture_as_it_is_and_says_where_it_is_gone(shelf: Shelf) -> None:
+async def test_adopt_keeps_a_finished_picture_as_it_is_and_says_where_it_is_gone(shelf: Shelf) -> None:
     archive = shelf()
     (file,) = await archive.write("ab12", REQUEST, result(1))
-    ref = await archive.take_result(file)
+    ref = await archive.adopt(file)
     assert (ref.width, ref.height) == (file.width, file.height)
     upscale = dataclasses.replace(
         REQUEST, image=ref.digest, upscale=2, upscale_mode="plain", width=2 * ref.width, height=2 * ref.height
@@ -227,7 +228,7 @@ async def test_take_result_keeps_a_finished_picture_as_it_is_and_says_where_it_i
         assert given.pixels == image.convert("RGB").tobytes()
     await archive.delete("ab12")
     with pytest.raises(JobNotFound):
-        await archive.take_result(file)
+        await archive.adopt(file)
 
 
 @pytest.mark.parametrize(
@@ -289,3 +290,51 @@ async def test_write_leaves_the_event_loop_free(shelf: Shelf) -> None:
     ticker.cancel()
     assert len(files) == 1
     assert ticks >= 5
+
+
+@pytest.mark.parametrize(("score", "allowed", "shown"), [(0.99, False, False), (0.99, True, True), (0.01, False, True)])
+async def test_thumbnail_of_an_adult_picture_is_made_only_where_it_may_be_shown(
+    shelf: Shelf, score: float, allowed: bool, shown: bool
+) -> None:
+    made = await shelf(FixedScore(score)).thumbnail(raw(0), adult_allowed=allowed)
+    assert (made is not None) is shown
+
+
+async def test_contact_is_a_marked_jpeg_of_what_may_be_shown(shelf: Shelf) -> None:
+    archive = shelf()
+    assert await archive.contact({0: None}, REQUEST) is None
+    data = await archive.contact({0: None, 1: raw(1)}, REQUEST)
+    assert data is not None
+    with Image.open(BytesIO(data)) as image:
+        assert image.format == "JPEG"
+        assert image.width / image.height == pytest.approx(128 / 48, rel=0.02)
+        assert b"trainedAlgorithmicMedia" in image.info["xmp"]
+        assert "exif" not in image.info
+
+
+async def test_bundle_of_files_that_are_gone_is_refused(shelf: Shelf) -> None:
+    archive = shelf()
+    files = await archive.write("ab12", REQUEST, result(2))
+    assert len(await archive.bundle(files)) > sum(file.size_bytes for file in files)
+    await archive.delete("ab12")
+    with pytest.raises(JobNotFound):
+        await archive.bundle(files)
+
+
+@pytest.mark.parametrize("failing", [False, True], ids=["one is adult", "the classifier fails"])
+async def test_write_sheet_is_one_marked_file_judged_by_each_of_its_pictures(shelf: Shelf, failing: bool) -> None:
+    class Second:
+        def score(self, picture: RawPicture) -> float:
+            if failing and picture.n == 1:
+                raise RuntimeError("no")
+            return 0.9 if picture.n == 1 else 0.1
+
+    variants, axes = (Variant(seed=1), Variant(seed=2), Variant(seed=3)), (Axis("seed", ("1", "2", "3")),)
+    asked = dataclasses.replace(REQUEST, count=3, variants=variants, axes=axes)
+    (file,) = await shelf(Second(), threshold=0.5).write("ab12", asked, result(3))
+    assert (file.n, file.file_name, file.flagged) == (0, "easel-ab12-1.png", True)
+    assert file.nsfw_score == (None if failing else 0.9)
+    with Image.open(file.path) as image:
+        assert (file.width, file.height) == image.size == lay_out(asked).size
+        assert json.loads(image.text["easel"])["request"]["axes"] == [{"name": "seed", "values": ["1", "2", "3"]}]
+        assert "trainedAlgorithmicMedia" in image.text["XML:com.adobe.xmp"]

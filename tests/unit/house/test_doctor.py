@@ -12,7 +12,17 @@ from pathlib import Path
 import pytest
 
 from bot.config import Settings, read_settings
-from bot.doctor import Finding, Verdict, check_database, check_disk, check_memory, check_models, check_token, run_doctor
+from bot.doctor import (
+    Finding,
+    Verdict,
+    check_addons,
+    check_database,
+    check_disk,
+    check_memory,
+    check_models,
+    check_token,
+    run_doctor,
+)
 from bot.engine.devices import Device
 from bot.engine.models import load_catalogue
 
@@ -172,3 +182,14 @@ def test_run_doctor_without_token_can_run_the_demo(tmp_path: Path, capsys: pytes
     out = capsys.readouterr().out
     assert "Easel can run." in out
     assert "DISCORD_TOKEN is not set" in out
+
+
+def test_check_addons_names_what_is_here_and_why_a_file_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "loras").mkdir()
+    (tmp_path / "loras" / "old.pt").write_bytes(b"never read")
+    findings = list(check_addons(settings_for(tmp_path)))
+    assert any(f.subject == "loras" and "chalk, easelbot" in f.what for f in findings)
+    assert any(f.subject == "embeddings" and "sketchbook" in f.what for f in findings)
+    note = worst(findings)
+    assert note.verdict is Verdict.NOTE
+    assert "old.pt is left out: a pickle" in note.what

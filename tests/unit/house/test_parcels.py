@@ -55,3 +55,10 @@ def test_refused_calls_stop_at_the_limit_until_the_oldest_leaves_the_window() ->
     assert calls.free_in(200.0) == 400.0
     assert calls.free_in(599.0) == 1.0
     assert calls.free_in(600.0) == 0.0
+
+
+def test_parcels_keep_room_for_one_more_file_in_the_first_message() -> None:
+    assert spread(parcels(files(*[1] * 12), Limits(10 * MIB), 5)) == [list(range(9)), [9, 10, 11]]
+    assert spread(parcels(files(*[9 * MIB] * 4), Limits(10 * MIB), 9 * MIB)) == [[0], [1, 2], [3]]
+    few = parcels(files(*[1] * 50), Limits(10 * MIB, messages=5), 5)
+    assert [len(parcel.pictures) for parcel in few] == [9, 10, 10, 10, 10]

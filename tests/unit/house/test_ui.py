@@ -61,7 +61,7 @@ async def test_result_card_has_each_picture_with_alternative_text_and_the_button
         "attachment://easel-abc123-2.png",
     ]
     assert all("a sunset over a beach" in item["description"] for item in gallery["items"])
-    assert labels(payload) == ["Upscale 1", "Upscale 2", "Again", "Edit", "Info", "Delete"]
+    assert labels(payload) == ["Upscale 1", "Upscale 2", "Vary 1", "Vary 2", "Again", "Edit", "Info", "Delete"]
     assert "-# for <@3> · Pocket · 64×64 · 20 steps · guidance 4 · DDIM · seed 42 · 2.1 s" in texts(payload)[1]
 
 
@@ -80,7 +80,7 @@ async def test_result_card_offers_to_upscale_what_is_visible_and_not_too_large()
     payload = cards.result(
         replace(JOB, request=replace(REQUEST, count=3), files=files), "Pocket", files[:1], hidden=1
     ).to_components()
-    assert labels(payload) == ["Upscale 1", "Again", "Edit", "Info", "Delete"]
+    assert labels(payload) == ["Upscale 1", "Vary 1", "Vary 3", "Again", "Edit", "Info", "Delete"]
     assert "easel:v1:upscale:abc123:1" in str(payload)
 
 
@@ -242,7 +242,7 @@ async def test_imagine_registers_the_options_of_the_design_and_no_others() -> No
     imagine = next(c for c in await registered_commands() if c["name"] == "imagine")
     assert [option["name"] for option in imagine["options"]] == [
         "prompt", "negative_prompt", "model", "aspect", "width", "height", "count", "steps", "guidance", "seed",
-        "sampler", "image", "strength", "mask", "control", "control_type", "control_scale", "quality", "private", "spoiler",
+        "sampler", "lora", "image", "strength", "mask", "control", "control_type", "control_scale", "tiling", "quality", "private", "spoiler",
     ]  # fmt: skip
     assert [option["name"] for option in imagine["options"] if option["required"]] == ["prompt"]
 

@@ -69,6 +69,7 @@ def test_adopt_takes_what_is_shipped_for_made(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # sixteen stages and their measuring: 280 s and more of one core
 def test_the_whole_family_is_made_measured_and_described(tmp_path: Path) -> None:
     shop = shop_in(tmp_path)
     build(shop, STAGES, steps=3)

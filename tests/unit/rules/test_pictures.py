@@ -85,6 +85,9 @@ def test_resolve_without_pictures_is_what_it_was() -> None:
         ({"control": MAP, "control_type": "pose"}, "no control network for pose; it has canny, depth, raw canny, raw depth"),
         ({"control": MAP, "control_type": "../x"}, "There is no such control type"),
         ({"control": MAP, "control_scale": 2.5}, "goes from 0 to 2"),
+        ({"image": PHOTO, "mask": MASK, "tiling": True}, "leave out the mask or the tiling"),
+        ({"tiling": True, "model": "words"}, "Words draws no tiles"),
+        ({"base_seed": 3, "variation": 1.5}, "1.5 does not fit"),
         ({"control": MAP, "model": "words"}, "Words follows no control pictures"),
     ],
 )  # fmt: skip

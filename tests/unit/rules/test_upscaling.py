@@ -11,7 +11,7 @@ import pytest
 from bot.catalogue import Catalogue, UpscalerSpec, parse_catalogue
 from bot.errors import RequestError
 from bot.generation import InputRef, UpscaleOptions
-from bot.limits import PIXEL_STEPS, price
+from bot.limits import PIXEL_STEPS, price, told_by
 from bot.prompts.upscaling import (
     NAMELESS,
     cuts,
@@ -21,7 +21,7 @@ from bot.prompts.upscaling import (
     source_size,
     tile_count,
 )
-from bot.provenance import easel_json, parse_easel
+from bot.provenance import easel_json, parse_easel, parse_parameters
 from bot.scheduling.estimates import StepTimes
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -136,3 +136,12 @@ def test_tile_count_of_a_small_picture_is_one() -> None:
 def test_price_of_an_upscale_is_one_step_of_its_size_and_detail_those_it_redraws() -> None:
     assert price(resolved(500, 500, factor=2)) == PIXEL_STEPS
     assert price(resolved(500, 500, factor=2, mode="detail", model="pocket")) == 7 * PIXEL_STEPS
+
+
+@pytest.mark.parametrize(
+    ("prompt", "told"),
+    [("a cat <lora:chalk:0.5> asleep", "a cat asleep"), ("a cat <lora:chalk:much>", "a cat <lora:chalk:much>")],
+)
+def test_told_by_a_file_leaves_out_the_tags_of_loras(prompt: str, told: str) -> None:
+    text = f"{prompt}\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 64x64, Model: pocket"
+    assert told_by(parse_parameters(text), CATALOGUE)[0] == told

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from bot.generation import Job, JobStatus, Place, Progress
+from bot.generation import Job, JobStatus, Place, Progress, Variant
 from bot.scheduling.board import Board
 from bot.scheduling.estimates import StepTimes
 from tests.unit.store.support import NOW, origin, request
@@ -164,3 +164,9 @@ def test_remove_forgets_the_model_it_waited_for() -> None:
     assert not board.waits_for("far")
     assert board.waiting_models() == ()
     assert not board.remove("b")
+
+
+def test_board_long_list_leaves_room_for_others() -> None:
+    variants = tuple(Variant(f"a star {n}") for n in range(40))
+    board = board_with(job("long", 1, count=40, variants=variants), job("b", 2, count=4), job("c", 3), room=8)
+    assert [run.job.id for run in (take(board), take(board), take(board)) if run is not None] == ["long", "b", "c"]

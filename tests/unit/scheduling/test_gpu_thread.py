@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import itertools
 import threading
 import time
@@ -11,7 +12,7 @@ from bot.engine.base import EngineInfo
 from bot.errors import DeviceLost, GenerationError, OutOfMemory
 from bot.generation import FetchProgress, Progress
 from bot.scheduling.gpu_thread import GpuThread
-from bot.scheduling.progress import GpuListener
+from bot.scheduling.progress import GpuListener, Mailbox
 from tests.unit.scheduling.fakes import FakeEngine, raw, result_of
 from tests.unit.store.support import request
 
@@ -212,3 +213,16 @@ def test_listener_tells_of_loading_twice_a_second() -> None:
         now[0] = 1.0 + hundredth / 100
         mine.on_load(FetchProgress("pocket", hundredth, 100))
     assert len(mailbox.news) == 2
+
+
+async def test_mailbox_keeps_every_finished_picture_until_it_is_delivered() -> None:
+    told: list[object] = []
+    mailbox = Mailbox(asyncio.get_running_loop(), told.append)
+    mailbox.put(Progress(1, 4, finished=(raw(0, 1),)))
+    mailbox.put(Progress(2, 4, preview=raw(9, 1)))
+    mailbox.put(Progress(3, 4, finished=(raw(1, 1), raw(2, 1))))
+    mailbox.put(FetchProgress("pocket", 1, 2))
+    await asyncio.sleep(0.01)
+    (news,) = told
+    assert isinstance(news, Progress)
+    assert (news.step, [picture.n for picture in news.finished], news.preview) == (3, [0, 1, 2], raw(9, 1))

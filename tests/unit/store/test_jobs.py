@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from bot.errors import ConfigError, DiskFull, StorageError
-from bot.generation import JobStatus, PostedTo
+from bot.generation import Axis, JobStatus, PostedTo, Variant
 from bot.store.jobs import JobStore
+from bot.store.rows import request_of, request_text
 from bot.store.transitions import TRANSITIONS
 from tests.unit.store.support import NOW, REQUEST, added, brought_to, opened, origin, picture, request
 
@@ -330,3 +331,20 @@ async def test_store_kill_9_while_writing_keeps_every_acknowledged_job(path: Pat
     assert len(ids) == len(set(ids))
     assert {f"job{n}" for n in acknowledged} <= set(ids)
     assert len(ids) <= len(acknowledged) + 1
+
+
+async def test_request_of_many_pictures_comes_back_as_it_was(store: JobStore) -> None:
+    variants = (
+        Variant("a 🌅 \ud800"),
+        Variant(seed=2**53 - 1, num_inference_steps=3, guidance_scale=0.5, sampler="DDIM"),
+    )
+    asked = request(variants=variants, axes=(Axis("steps", ("1", "2")),))
+    assert await store.add("many", asked, origin(77), NOW) is not None
+    found = await store.get("many")
+    assert found is not None
+    assert found.request == asked
+
+
+def test_request_text_of_a_later_version_leaves_out_what_is_not_known() -> None:
+    text = request_text(request(variants=(Variant("a"), Variant("b")))).replace('"sampler": null', '"lora": "x"')
+    assert request_of(text).variants == (Variant("a"), Variant("b"))

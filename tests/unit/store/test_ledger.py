@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import pytest
 
 from bot import limits
 from bot.errors import LimitReached
-from bot.generation import JobStatus
+from bot.generation import Axis, JobStatus, Variant
 from bot.store import migrate
 from bot.store.jobs import JobStore
 from tests.unit.store.support import NOW, REQUEST, added, brought_to, opened, origin, picture, request
@@ -217,10 +217,20 @@ async def test_ledger_after_kill_9_in_the_middle_of_everything_is_balanced(path:
     found = await again.recover(NOW, 3, GIVEN_UP)
     assert await again.ledger_faults() == ()
     reserved = sum(limits.price(job.request) for job in found.waiting)
-    settled = sum(limits.drawn_price(job.request, [(64, 64)]) for job in found.rendered)
+    settled = sum(limits.drawn_price(job.request, [(0, 64, 64)]) for job in found.rendered)
     assert await again.spent(7, NOW) == reserved + settled
     await again.close()
 
 
 def test_price_is_pixels_times_steps_times_pictures() -> None:
     assert limits.price(request(width=1024, height=1024, num_inference_steps=30, count=1)) == 31_457_280
+
+
+async def test_ledger_sheet_is_charged_for_all_its_pictures(store: JobStore) -> None:
+    variants = (Variant(num_inference_steps=3), Variant(num_inference_steps=9), Variant(), Variant())
+    asked = request(count=4, variants=variants, axes=(Axis("steps", ("3", "9")), Axis("seed", ("1", "2"))))
+    await store.add("sheet", asked, origin(88), NOW)
+    await store.start("sheet", NOW)
+    await store.render("sheet", [replace(picture(0), width=500, height=400)], draw_s=1.0, denoise_s=1.0)
+    assert await store.spent(7, NOW) == limits.price(asked) == 64 * 64 * (3 + 9 + 4 + 4)
+    assert await store.ledger_faults() == ()

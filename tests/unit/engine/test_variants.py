@@ -1,0 +1,117 @@
+"""Requests whose pictures each have something of their own, on the built-in model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bot.engine import drawings
+from bot.engine.diffusers_engine import DiffusersEngine
+from bot.errors import InvalidOutput
+from bot.generation import Axis, GenerationRequest, InputPictures, RawPicture, Variant
+from tests.unit.engine.fakes import Notes, request
+from tests.unit.engine.orders import same
+from tests.unit.engine.test_diffusers_engine import engine_of_two
+from tests.unit.engine.test_general import general, traced
+
+PROMPTS = ("a forest", "a red circle", "a blue star")
+
+
+def listed(*prompts: str, **changes: object) -> GenerationRequest:
+    return request(prompts[0], count=len(prompts), variants=tuple(map(Variant, prompts)), **changes)
+
+
+def equals_each_alone(engine: DiffusersEngine, asked: GenerationRequest) -> None:
+    drawn = engine.generate(asked, Notes()).pictures
+    assert [picture.n for picture in drawn] == list(range(asked.count))
+    for picture in drawn:
+        alone = engine.generate(asked.alone(picture.n), Notes()).pictures[0]
+        assert picture.seed == alone.seed
+        same(picture, alone)
+
+
+def test_list_draws_each_prompt_as_it_is_drawn_alone(engine: DiffusersEngine) -> None:
+    equals_each_alone(engine, listed(*PROMPTS))
+
+
+def test_variants_of_steps_guidance_sampler_and_seed_are_each_drawn_as_alone(engine: DiffusersEngine) -> None:
+    variants = (
+        Variant(seed=3, num_inference_steps=2), Variant(seed=3, guidance_scale=1.0), Variant(seed=3, sampler="Euler a"),
+        Variant(seed=9), Variant(num_inference_steps=6, guidance_scale=9.0),
+    )  # fmt: skip
+    equals_each_alone(engine, request(count=5, variants=variants))
+
+
+def test_list_shares_its_passes(engine: DiffusersEngine, rows: list[int]) -> None:
+    engine.generate(listed(*PROMPTS, "a hill"), Notes())
+    assert max(rows) == 8  # four pictures, two rows each
+
+
+def test_long_list_finishes_its_first_pictures_while_the_last_ones_wait(engine: DiffusersEngine) -> None:
+    notes = Notes()
+    engine.generate(listed(*(f"a star {n}" for n in range(10))), notes)
+    finished = [[picture.n for picture in progress.finished] for progress in notes.progress]
+    assert sorted(n for numbers in finished for n in numbers) == list(range(10))
+    first = next(index for index, numbers in enumerate(finished) if numbers)
+    assert first < len(finished) / 2
+    assert [progress.step for progress in notes.progress] == sorted(progress.step for progress in notes.progress)
+    assert notes.progress[-1].step == 4
+
+
+def test_plain_request_finishes_at_once(engine: DiffusersEngine) -> None:
+    notes = Notes()
+    engine.generate(request(count=2), notes)
+    assert not any(progress.finished for progress in notes.progress)
+
+
+def test_list_by_a_whole_pipeline_calls_it_once_for_what_is_equal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    general(monkeypatch, model="one")
+    engine = engine_of_two(tmp_path)
+    calls = traced(engine, monkeypatch, "one")
+    asked = listed("a forest", "a star", "a forest", model="one", num_inference_steps=2)
+    drawn = engine.generate(asked, Notes()).pictures
+    assert sorted(rows for _, rows in calls) == [2, 2, 4, 4]
+    for picture in drawn:
+        same(picture, engine.generate(asked.alone(picture.n), Notes()).pictures[0])
+
+
+def broken(monkeypatch: pytest.MonkeyPatch, *numbers: int) -> None:
+    """Let these pictures come out black."""
+    to_picture = drawings.to_picture
+
+    def drawn(spec: Any, image: Any, n: int, seed: int, **more: Any) -> Any:
+        return to_picture(spec, image * 0 if n in numbers else image, n, seed, **more)
+
+    monkeypatch.setattr(drawings, "to_picture", drawn)
+
+
+def test_list_goes_on_without_a_picture_that_came_out_broken(
+    engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken(monkeypatch, 1)
+    drawn = engine.generate(listed(*PROMPTS), Notes()).pictures
+    assert [picture.n for picture in drawn] == [0, 2]
+
+
+def test_list_of_which_nothing_came_out_fails(engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken(monkeypatch, 0, 1, 2)
+    with pytest.raises(InvalidOutput, match="black picture"):
+        engine.generate(listed(*PROMPTS), Notes())
+
+
+def test_sheet_with_a_broken_picture_fails(engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken(monkeypatch, 1)
+    variants, axes = (Variant(seed=1), Variant(seed=2)), (Axis("seed", ("1", "2")),)
+    with pytest.raises(InvalidOutput):
+        engine.generate(request(count=2, variants=variants, axes=axes), Notes())
+
+
+def test_list_from_a_picture_begins_each_from_it(engine: DiffusersEngine) -> None:
+    inputs = InputPictures(RawPicture(0, 0, 64, 64, bytes((200, 40, 40)) * 64 * 64))
+    asked = listed(*PROMPTS[:2], image="0" * 64, strength=0.5)
+    for picture in engine.generate(asked, Notes(), inputs).pictures:
+        same(picture, engine.generate(asked.alone(picture.n), Notes(), inputs).pictures[0])
