@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bot.library import generate_image as generate_image
+    from bot.library import upscale_image as upscale_image
 
-__all__ = ["generate_image"]
+__all__ = ["generate_image", "upscale_image"]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     # Lazy, so that `import bot.config` does not wait for torch.
-    if name == "generate_image":
-        from bot.library import generate_image
+    if name in __all__:
+        from bot import library
 
-        return generate_image
+        return getattr(library, name)
     raise AttributeError(f"module 'bot' has no attribute {name!r}")

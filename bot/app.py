@@ -190,7 +190,7 @@ def _service(
         classifier=classifier or OpenNsfw(),
         marker=machine.marker,
         version=__version__,
-        model_names={spec.id: spec.name for spec in machine.catalogue.models},
+        model_names={spec.id: spec.name for spec in (*machine.catalogue.models, *machine.catalogue.upscalers)},
         lora_hashes=functools.partial(lora_hashes, machine.catalogue),
     )
     return GenerationService(

@@ -138,6 +138,23 @@ QUANTIZATIONS = ("int8", "fp8", "gguf")
 ASPECTS = ("1:1", "3:2", "2:3", "4:3", "3:4", "16:9", "9:16")
 
 
+UPSCALER_PREFIX = "upscaler/"
+"""Before the ids of upscalers: no model's id has a slash."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpscalerSpec:
+    """A network that enlarges pictures: its name, and its `.safetensors` file."""
+
+    name: str
+    path: str
+
+    @property
+    def id(self) -> str:
+        """What a request names it by."""
+        return UPSCALER_PREFIX + self.name
+
+
 @dataclass(frozen=True, slots=True)
 class Style:
     """What a style does: `prompt` has `{prompt}` where the member's words go; `negative` is avoided as well."""
@@ -152,7 +169,8 @@ class Style:
 class Catalogue:
     """The models in the file's order, and what goes onto them; `default` is the id used where none is named.
 
-    `styles` may wrap prompts; `negative` is avoided in every picture of a model that takes a negative prompt.
+    `styles` may wrap prompts; `negative` is avoided in every picture of a model that takes a negative prompt. Of the `upscalers` the
+    first is used.
     """
 
     models: tuple[ModelSpec, ...]
@@ -161,13 +179,20 @@ class Catalogue:
     embeddings: tuple[AddOn, ...] = ()
     styles: tuple[Style, ...] = ()
     negative: str = ""
+    upscalers: tuple[UpscalerSpec, ...] = ()
 
     def get(self, model_id: str) -> ModelSpec | None:
         """Find a model by id; None where there is none."""
         return next((m for m in self.models if m.id == model_id), None)
 
+    def upscaler(self, upscaler_id: str) -> UpscalerSpec | None:
+        """Find an upscaler by id; None where there is none."""
+        return next((found for found in self.upscalers if found.id == upscaler_id), None)
+
     def name_of(self, model_id: str) -> str:
-        """Name a model for people; its id where it has left the catalogue."""
+        """Name a model or upscaler for people; its id where it has left the catalogue."""
+        if model_id.startswith(UPSCALER_PREFIX):
+            return model_id.removeprefix(UPSCALER_PREFIX)
         spec = self.get(model_id)
         return model_id if spec is None else spec.name
 

@@ -1,4 +1,4 @@
-"""The shell: `python -m bot run|demo|generate|doctor|models|verify`. Errors are one sentence and an exit code of `bot/exits.py`."""
+"""The shell: `python -m bot run|demo|generate|upscale|doctor|models|verify`. Errors are one sentence and an exit code of `bot/exits.py`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,16 @@ from bot.catalogue import ASPECTS, CONTROL_TYPES, Catalogue, ModelSpec
 from bot.config import Settings, open_to_others, read_environment
 from bot.errors import EaselError, InvalidOutput, RequestError
 from bot.exits import EXIT_FAILED, exit_code
-from bot.generation import QUALITIES, FetchProgress, GenerationOptions, GenerationRequest, InputRef, Progress, together
+from bot.generation import (
+    PLAIN,
+    QUALITIES,
+    FetchProgress,
+    GenerationOptions,
+    GenerationRequest,
+    InputRef,
+    Progress,
+    together,
+)
 from bot.logs import know_secrets, redact
 from bot.prompts.grids import read_axis
 
@@ -80,6 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="the same bot in a local page that looks like Discord", allow_abbrev=False)
     demo.add_argument("--port", type=int, default=DEFAULT_PORT, help=f"where the page is served ({DEFAULT_PORT})")
     _add_generate(commands)
+    _add_upscale(commands)
     commands.add_parser("doctor", help="check token, GPU, disk, models and database", allow_abbrev=False)
     verify = commands.add_parser("verify", help="say who made a picture file", description=VERIFY, allow_abbrev=False)
     verify.add_argument("file", metavar="FILE", help="a PNG, JPEG or WebP picture")
@@ -88,6 +98,24 @@ def build_parser() -> argparse.ArgumentParser:
     fetch = actions.add_parser("fetch", help="download a model ahead of time", allow_abbrev=False)
     fetch.add_argument("model", metavar="ID", help="the model's id, as the list has it")
     return parser
+
+
+def _add_upscale(commands: Any) -> None:
+    parser = commands.add_parser(
+        "upscale",
+        help="enlarge a picture",
+        description="Enlarge a picture with a super-resolution network; docs/upscalers.md says how to install one.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("file", metavar="FILE", help="a PNG, JPEG or WebP picture of at most 2048 px a side")
+    parser.add_argument(
+        "-o", "--output", metavar="PATH", help="the file to write (FILE's name with -2x.png or -4x.png)"
+    )
+    parser.add_argument("--factor", type=int, default=2, metavar="N", help="2 or 4 (2)")
+    parser.add_argument(
+        "--mode", default=PLAIN, metavar="MODE", help="plain, or detail: redraw the details after that (plain)"
+    )
+    parser.add_argument("--prompt", default="", metavar="TEXT", help="what it shows, where its file does not say so")
 
 
 def _add_generate(commands: Any) -> None:
@@ -199,6 +227,21 @@ def _generate(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
+def _upscale(settings: Settings, options: argparse.Namespace) -> int:
+    from bot.library import Studio
+
+    _quiet(settings)
+    source = Path(options.file)
+    path = Path(options.output or f"{source.stem}-{options.factor}x.png")
+    if path.is_dir():
+        path = path / f"{source.stem}-{options.factor}x.png"
+    _check_output(path)
+    studio = Studio(settings)
+    request = studio.to_upscale(source, factor=options.factor, mode=options.mode, prompt=options.prompt)
+    _draw(studio, [request], [[path]], private=False)
+    return 0
+
+
 def _options(options: argparse.Namespace, prompt: str, seed: int, inputs: Mapping[str, InputRef]) -> GenerationOptions:
     return GenerationOptions(
         prompt, negative_prompt=options.negative_prompt, model=options.model, aspect=options.aspect,
@@ -240,19 +283,28 @@ def output_paths(options: argparse.Namespace, counts: Sequence[int], base_seed: 
         path = Path(options.output or f"easel-{base_seed}.png")
         if path.is_dir():
             path = path / f"easel-{base_seed}.png"
-        if path.suffix.lower() != ".png":
-            raise RequestError(f"Pictures are written as PNG; name a file that ends in .png, not {path.name}.")
+        _check_output(path)
         folder, stems = path.parent, [path.stem]
+    _make_folder(folder)
+    return [
+        [folder / f"{prefix}{stem}{f'-{n + 1}' if count > 1 else ''}.png" for n in range(count)]
+        for stem, count in zip(stems, counts, strict=True)
+    ]
+
+
+def _check_output(path: Path) -> None:
+    if path.suffix.lower() != ".png":
+        raise RequestError(f"Pictures are written as PNG; name a file that ends in .png, not {path.name}.")
+    _make_folder(path.parent)
+
+
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RequestError(f"The folder {folder} cannot be made: {error.strerror}; name another output.") from None
     if not os.access(folder, os.W_OK):
         raise RequestError(f"The folder {folder} cannot be written to; name another output.")
-    return [
-        [folder / f"{prefix}{stem}{f'-{n + 1}' if count > 1 else ''}.png" for n in range(count)]
-        for stem, count in zip(stems, counts, strict=True)
-    ]
 
 
 class _Bar:
@@ -443,6 +495,7 @@ _COMMANDS = {
     "run": _run,
     "demo": _demo,
     "generate": _generate,
+    "upscale": _upscale,
     "doctor": _doctor,
     "models": _models,
     "verify": _verify,

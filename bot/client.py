@@ -35,7 +35,8 @@ from bot.ui.variations import VaryButton, VaryStrongButton
 log = logging.getLogger(__name__)
 
 EXTENSIONS = (
-    "cogs.imagine", "cogs.batch", "cogs.grid", "cogs.queue", "cogs.models", "cogs.styles", "cogs.history", "cogs.info", "cogs.privacy", "cogs.help",
+    "cogs.imagine", "cogs.upscale", "cogs.batch", "cogs.grid", "cogs.queue", "cogs.models", "cogs.styles", "cogs.history", "cogs.info",
+    "cogs.privacy", "cogs.help",
 )  # fmt: skip
 
 OUTDATED = "This button was made by another version of the bot, and nothing answers to it now. Ask for it anew."

@@ -208,11 +208,16 @@ def check_certificate(settings: Settings) -> Iterator[Finding]:
 
 
 def check_models(settings: Settings) -> Iterator[Finding]:
-    """Say of each model whether it is here."""
-    from bot.engine.models import load_catalogue, model_files
+    """Say of each model whether it is here, and which upscalers there are."""
+    from bot.engine.models import load_catalogue, model_files, upscalers_dir
+    from bot.engine.upscalers import refused
 
     catalogue = load_catalogue(settings)
     weights = model_files(catalogue, settings)
+    names = [spec.name for spec in catalogue.upscalers]
+    yield Finding(Verdict.GOOD, "upscalers", f"{names[0]} is used, of {', '.join(names)}" if names else "none")
+    for sentence in refused(upscalers_dir(settings)):
+        yield Finding(Verdict.NOTE, "upscalers", sentence)
     local = [spec for spec in catalogue.models if weights.is_local(spec.id)]
     yield Finding(Verdict.GOOD, "models", f"here: {', '.join(spec.id for spec in local) or 'none'}")
     default = catalogue[catalogue.default]

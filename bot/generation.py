@@ -69,6 +69,29 @@ class GenerationOptions:
     style: str | None = None
 
 
+PLAIN, DETAIL = "plain", "detail"
+UPSCALE_MODES = (PLAIN, DETAIL)
+"""How a picture is enlarged: by a network alone, or redrawn in tiles after that."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpscaleOptions:
+    """What somebody asked for of a picture that was taken in whole.
+
+    `prompt`, `negative_prompt` and `model` are those of the picture, where they are known.
+    """
+
+    image: InputRef
+    factor: int = 2
+    mode: str = PLAIN
+    prompt: str = ""
+    negative_prompt: str = ""
+    model: str = ""
+    seed: int | None = None
+    private: bool = False
+    spoiler: bool = False
+
+
 STANDARD, DRAFT = "standard", "draft"
 QUALITIES = (STANDARD, DRAFT)
 """`draft`: few steps by the model's own few-step weights, decoded by a tiny VAE."""
@@ -102,6 +125,10 @@ class GenerationRequest:
     picture n lies between that of `base_seed` (`variation` 0) and its own (1). `tiling`: opposite edges fit together. `loras` are the
     LoRAs it is drawn with, by name, each with its weight. `style` is the id of one; what it did, and what is avoided on the whole
     server, is `wrap`, with `{prompt}` where the prompt goes, and `more_negative`: the prompts themselves are as they were typed.
+
+    With `upscale` (2 or 4; 0 draws) `image` is enlarged so many times to this size, as `upscale_mode` says (UPSCALE_MODES); it was
+    drawn by `upscale_source`, where that is known. `model` is then the upscaler's, or the one that redraws the details. What enlarges has
+    one picture, and none of `variants`, `axes`, `loras`.
     """
 
     prompt: str
@@ -133,6 +160,9 @@ class GenerationRequest:
     more_negative: str = ""
     variants: tuple[Variant, ...] = ()
     axes: tuple[Axis, ...] = ()
+    upscale: int = 0
+    upscale_mode: str = ""
+    upscale_source: str = ""
 
     @property
     def listed(self) -> bool:

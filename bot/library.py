@@ -33,6 +33,7 @@ from bot.files.encode import XMP_KEYWORD, exif_of
 from bot.files.inputs import InputShelf
 from bot.files.marker import Marker, load_marker
 from bot.generation import (
+    PLAIN,
     FetchProgress,
     GenerationOptions,
     GenerationRequest,
@@ -40,10 +41,12 @@ from bot.generation import (
     InputRef,
     Progress,
     RawPicture,
+    UpscaleOptions,
 )
-from bot.limits import resolve
+from bot.limits import MAX_PROMPT_CHARS, checked_text, resolve, told_by
 from bot.moderation import Moderator
-from bot.provenance import EASEL_KEY, PARAMETERS_KEY, Marks
+from bot.prompts.upscaling import check_upscale, resolve_upscale
+from bot.provenance import EASEL_KEY, PARAMETERS_KEY, Marks, PictureInfo, read_info
 
 INPUTS = ("image", "mask", "control")
 """The options that are pictures."""
@@ -77,11 +80,31 @@ class Studio:
         self._moderator.check_request(request, options.lines)
         return request
 
-    def take_input(self, picture: Image.Image | str | os.PathLike[str], *, mask: bool = False) -> InputRef:
-        """Take in a picture to draw from, a Pillow image or a file's path; a `mask` says where.
+    def take_input(
+        self, picture: Image.Image | str | os.PathLike[str], *, mask: bool = False, whole: bool = False
+    ) -> InputRef:
+        """Take in a picture to draw from, a Pillow image or a file's path; a `mask` says where, and what is `whole` is not made smaller.
 
-        Raises AttachmentRefused where it is no sound picture, RequestError where the file cannot be read.
+        Raises AttachmentRefused where it is no sound picture, RequestError where the file cannot be read, or is too large.
         """
+        return self._take_in(picture, mask=mask, whole=whole)[0]
+
+    def to_upscale(
+        self, picture: Image.Image | str | os.PathLike[str], *, factor: int, mode: str, prompt: str = ""
+    ) -> GenerationRequest:
+        """Take in a picture to be enlarged and complete the request; without a prompt the one its file tells. Raises as `take_input`."""
+        ref, info = self._take_in(picture, whole=True)
+        told, negative, model = told_by(info, self.catalogue)
+        words = checked_text(prompt, "prompt", MAX_PROMPT_CHARS) or told
+        request = resolve_upscale(
+            UpscaleOptions(ref, factor, mode, words, negative, model), self.catalogue, new_seed=self._new_seed
+        )
+        self._moderator.check(request.prompt, request.negative_prompt)
+        return request
+
+    def _take_in(
+        self, picture: Image.Image | str | os.PathLike[str], *, mask: bool = False, whole: bool = False
+    ) -> tuple[InputRef, PictureInfo | None]:
         if isinstance(picture, Image.Image):
             buffer = BytesIO()
             picture.save(buffer, "PNG")
@@ -91,9 +114,13 @@ class Studio:
                 data = Path(picture).read_bytes()
             except OSError as error:
                 raise RequestError(f"{os.fspath(picture)} cannot be read: {error.strerror}.") from None
-        opened = decode(data, INPUT_SIDE_PX, mask=mask).picture
+        decoded = decode(data, INPUT_SIDE_PX, mask=mask)
+        if whole:
+            check_upscale(decoded.width, decoded.height, 1)
+        opened = decoded.picture
         assert opened is not None
-        return InputRef(self._inputs.put(opened), opened.width, opened.height)
+        ref = InputRef(self._inputs.put(opened), opened.width, opened.height)
+        return ref, read_info(decoded.texts, (decoded.width, decoded.height))
 
     def draw(
         self,
@@ -236,6 +263,22 @@ def generate_images(prompt: str, *, count: int | None = None, **options: Any) ->
     request = studio.prepare(GenerationOptions(prompt, count=count, **options))
     result = studio.draw(request)
     return [to_image(picture, studio.marks(request, picture, result), marker) for picture in result.pictures]
+
+
+def upscale_image(
+    image: Image.Image | str | os.PathLike[str], factor: int = 2, *, mode: str = PLAIN, prompt: str = ""
+) -> Image.Image:
+    """Enlarge a picture 2 or 4 times with the installed super-resolution network; `mode="detail"` redraws its details after that.
+
+    `image` is a Pillow image or a file's path, at most 2048 px a side; `prompt` says what it shows, where its file does not. What is returned
+    saves its marks as that of `generate_image`. Raises EaselError with a sentence that says what to do.
+    """
+    studio = _studio()
+    marker = studio.marker
+    request = studio.to_upscale(image, factor=factor, mode=mode, prompt=prompt)
+    result = studio.draw(request)
+    (picture,) = result.pictures
+    return to_image(picture, studio.marks(request, picture, result), marker)
 
 
 def to_image(picture: RawPicture, marks: Marks, marker: Marker) -> Image.Image:

@@ -15,8 +15,10 @@ from bot.prompts.addons import read_option, resolve_loras, resolve_words, take_t
 from bot.prompts.grids import resolve_grid
 from bot.prompts.lists import MAX_LIST_PIXELS, numbered
 from bot.prompts.pictures import resolve_pictures, size_like
+from bot.prompts.readers import PictureInfo
 from bot.prompts.styles import find_style
-from bot.prompts.text import is_blank, quoted
+from bot.prompts.text import is_blank, legible, quoted
+from bot.prompts.upscaling import redraws
 from bot.prompts.weights import check_weights
 
 MAX_PROMPT_CHARS = 1500
@@ -66,7 +68,7 @@ def _resolve_list(options: GenerationOptions, catalogue: Catalogue, new_seed: Ca
     prompts = numbered(options.lines)
     for number, prompt in prompts:
         try:
-            _text(prompt, "prompt", MAX_PROMPT_CHARS)
+            checked_text(prompt, "prompt", MAX_PROMPT_CHARS)
         except RequestError as error:
             raise RequestError(f"Line {number}: {error}") from None
     count = len(prompts)
@@ -93,14 +95,14 @@ def _resolve_one(
     options: GenerationOptions, catalogue: Catalogue, new_seed: Callable[[], int], max_count: int, pictures: int = 1
 ) -> GenerationRequest:
     """Resolve what is no list. `pictures` is how many seeds have to fit where there is no count."""
-    prompt, tagged = take_tags(_text(options.prompt, "prompt", MAX_PROMPT_CHARS))
+    prompt, tagged = take_tags(checked_text(options.prompt, "prompt", MAX_PROMPT_CHARS))
     if is_blank(prompt):  # also where only invisible characters stand
         raise RequestError("The prompt is empty; say what the picture should show.")
     spec = _model(options.model, catalogue)
     quality = _quality(options.quality, spec, catalogue)
     if quality == DRAFT:
         spec = spec.drafted()
-    negative = _text(options.negative_prompt or "", "negative prompt", MAX_NEGATIVE_CHARS).strip()
+    negative = checked_text(options.negative_prompt or "", "negative prompt", MAX_NEGATIVE_CHARS).strip()
     if negative and not spec.negative_prompt:
         raise RequestError(f"{spec.name} takes no negative prompt; leave it out, or choose another model.")
     if take_tags(negative)[1]:
@@ -112,7 +114,9 @@ def _resolve_one(
     check_weights(negative, spec, "negative prompt")
     style = find_style(options.style, catalogue.styles) if options.style else None
     avoided = (style.negative if style else "", catalogue.negative)
-    loras = resolve_loras((*tagged, *read_option(_text(options.lora or "", "LoRA", MAX_LORA_CHARS))), spec, catalogue)
+    loras = resolve_loras(
+        (*tagged, *read_option(checked_text(options.lora or "", "LoRA", MAX_LORA_CHARS))), spec, catalogue
+    )
     width, height = _size(options, spec)
     count = 1 if options.count is None else _whole(options.count, "Count", 1, max_count)
     steps = spec.steps
@@ -153,14 +157,39 @@ def _resolve_one(
     )
 
 
+def told_by(info: PictureInfo | None, catalogue: Catalogue) -> tuple[str, str, str]:
+    """Give what a picture's file says of its making, made fit for a request: prompt, negative prompt, and the model where it is here."""
+    if info is None:
+        return "", "", ""
+    spec = catalogue.get(info.model or "")
+    prompt, negative = (_untagged(legible(text)) for text in (info.prompt, info.negative_prompt))
+    return prompt[:MAX_PROMPT_CHARS], negative[:MAX_NEGATIVE_CHARS], "" if spec is None else spec.id
+
+
+def _untagged(text: str) -> str:
+    """Leave out the tags that name LoRAs, which are no words."""
+    try:
+        return take_tags(text)[0].strip()
+    except RequestError:
+        return text
+
+
 def price(request: GenerationRequest) -> int:
     """Price a request in pixel-steps: pixels × steps × pictures. Whole numbers, so that sums are exact. Pure."""
     return drawn_price(request, [(n, request.width, request.height) for n in range(request.count)])
 
 
 def drawn_price(request: GenerationRequest, drawn: Iterable[tuple[int, int, int]]) -> int:
-    """Price the pictures that were really drawn, given their numbers and their sizes in pixels. Pure."""
-    return sum(width * height * request.alone(n).steps_taken for n, width, height in drawn)
+    """Price the pictures that were really drawn, given their numbers and their sizes in pixels. Pure.
+
+    To enlarge one costs a step of its new size, and those in which its details are redrawn.
+    """
+
+    def steps(n: int) -> int:
+        taken = request.alone(n).steps_taken
+        return taken if not request.upscale else 1 + taken if redraws(request) else 1
+
+    return sum(width * height * steps(n) for n, width, height in drawn)
 
 
 def check_budget(price: int, spent: int, budget: int) -> None:
@@ -181,7 +210,8 @@ def _megapixel_steps(amount: int) -> str:
     return f"{amount / PIXEL_STEPS:,.1f}".removesuffix(".0")
 
 
-def _text(text: object, what: str, limit: int) -> str:
+def checked_text(text: object, what: str, limit: int) -> str:
+    """Refuse what is no text, is too long, or has control characters. Raises RequestError."""
     if not isinstance(text, str):
         raise RequestError(f"The {what} takes words, not {_shown(text)}.")
     if len(text) > limit:

@@ -21,6 +21,7 @@ from bot.generation import STANDARD, Axis, GenerationRequest, Variant
 from bot.prompts import addons, readers
 from bot.prompts.grids import grid_words
 from bot.prompts.readers import PictureInfo, real, text_of, whole
+from bot.prompts.upscaling import is_plain, redraws
 
 __all__ = [
     "EaselRecord",
@@ -66,17 +67,21 @@ def parameters_text(
     picture's own (`request.seed + n`).
     """
     request = request.told
-    settings = {
+    drawn = {
         "Steps": str(request.num_inference_steps),
         "Sampler": request.sampler,
         "CFG scale": _number(request.guidance_scale),
         "Seed": str(seed if request.base_seed is None else request.base_seed),
+    }
+    settings = {
+        **({} if is_plain(request) else drawn),
         "Size": f"{request.width}x{request.height}",
         "Model": model_name,
         **({"Quality": request.quality} if request.quality != STANDARD else {}),
         **_variation_settings(request, seed),
         **({"Tiling": "True"} if request.tiling else {}),
-        **({"Denoising strength": _number(request.strength)} if request.image else {}),
+        **({"Denoising strength": _number(request.strength)} if request.image and not is_plain(request) else {}),
+        **({"Postprocess upscale by": str(request.upscale)} if request.upscale else {}),
         **(
             {"Control": request.control_type, "Control scale": _number(request.control_scale)}
             if request.control
@@ -149,7 +154,7 @@ _REQUEST_FIELDS: dict[str, type] = {
 # What later versions added, with what it was before.
 _LATER_FIELDS: dict[str, Any] = {
     "quality": STANDARD, "guidance_end": 1.0, "image": "", "strength": 1.0, "mask": "", "control": "", "control_type": "",
-    "control_scale": 1.0, "variation": 0.0, "tiling": False, "loras": (),
+    "control_scale": 1.0, "variation": 0.0, "tiling": False, "loras": (), "upscale": 0, "upscale_mode": "", "upscale_source": "",
     "style": "", "wrap": "", "more_negative": "",
 }  # fmt: skip
 
@@ -162,7 +167,11 @@ def addon_facts(request: GenerationRequest) -> list[tuple[str, str]]:
 def picture_facts(request: GenerationRequest) -> list[tuple[str, str]]:
     """Give what a request says of its pictures' beginnings, edges and sheet, as (label, value)."""
     found: list[tuple[str, str]] = []
-    if request.image:
+    if request.upscale:
+        how = f", details redrawn at strength {_number(request.strength)}" if redraws(request) else ""
+        found.append(("Upscaled", f"×{request.upscale}{how}"))
+        found += [("Drawn by", request.upscale_source[:100])] if request.upscale_source else []
+    elif request.image:
         found.append(
             ("From a picture", f"strength {_number(request.strength)}{', a part of it' if request.mask else ''}")
         )
@@ -281,10 +290,12 @@ def _from_easel(text: str) -> PictureInfo | None:
     extra += [("Quality", asked.quality[:100])] if asked.quality != STANDARD else []
     extra += [*addon_facts(asked), *picture_facts(asked)]
     extra += [(label, value) for label, value in (("Request", record.job_id), ("Drawn on", record.device)) if value]
+    plain = is_plain(asked)
     return PictureInfo(
         source="easel", prompt=asked.prompt[: readers.KEPT_CHARS],
-        negative_prompt=asked.negative_prompt[: readers.KEPT_CHARS], steps=asked.num_inference_steps,
-        sampler=asked.sampler[:100], guidance=asked.guidance_scale, seed=record.seed, width=asked.width,
+        negative_prompt=asked.negative_prompt[: readers.KEPT_CHARS], steps=None if plain else asked.num_inference_steps,
+        sampler=asked.sampler[:100], guidance=None if plain else asked.guidance_scale,
+        seed=None if plain else record.seed, width=asked.width,
         height=asked.height, model=asked.model[:200], extra=tuple(extra), raw=text[: readers.KEPT_CHARS],
     )  # fmt: skip
 

@@ -32,6 +32,7 @@ The message shows your place in line, then the steps and the picture forming. Ev
 yours, then one of the next member. *Cancel* takes a request back at any moment; requests survive a restart of the bot.
 
 **With a result**
+*Upscale* makes a picture twice as large; *4×* and *Detail* are under what comes of it, and `/upscale` takes any picture. \
 *Vary* draws more near a picture, *Again* draws it with a new seed, *Edit* opens a form with all the parameters, *Info* shows them, *Delete* erases the \
 message, the files and our record of them (yours, or anybody's for moderators).
 

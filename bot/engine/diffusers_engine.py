@@ -24,7 +24,7 @@ from bot.engine.addons import path_of
 from bot.engine.base import NO_INPUTS, EngineInfo, Listener, Order, Work, draw_to_the_end
 from bot.engine.controls import load_control
 from bot.engine.devices import Device, Pace, choose_device, keep_memory, memory_numbers, quiet_libraries, spin_briefly
-from bot.engine.drawings import Drawing, owners, to_picture
+from bot.engine.drawings import Drawing, owners
 from bot.engine.embeddings import load_embedding
 from bot.engine.fitting import Fitting
 from bot.engine.general import GeneralRoom, GeneralRun
@@ -37,12 +37,16 @@ from bot.engine.networks import keep_compiled_in
 from bot.engine.residents import Loaded, Residents
 from bot.engine.timetables import NotLinear
 from bot.engine.turnstile import Turnstile
+from bot.engine.upscale_room import UpscaleRoom, UpscaleRun
 from bot.engine.weights import ModelFiles
-from bot.errors import GenerationCancelled, InvalidOutput, ModelError, OutOfMemory, RequestError
+from bot.errors import EaselError, GenerationCancelled, InvalidOutput, ModelError, OutOfMemory, RequestError
 from bot.generation import DRAFT, FetchProgress, GenerationRequest, GenerationResult, InputPictures
 from bot.prompts.addons import named_in
+from bot.prompts.upscaling import redraws
 
 log = logging.getLogger(__name__)
+
+_Rider = Lane | GeneralRun | UpscaleRun
 
 QUANTUM_S = 30.0
 PREVIEW_SHARE = 0.1
@@ -91,6 +95,7 @@ class DiffusersEngine:
         self._turnstile = Turnstile(max_batch)
         self._lanes = LaneRoom(self._meter)
         self._general = GeneralRoom(max_batch)
+        self._upscales = UpscaleRoom(self._catalogue)
         self._guard = Guard(self._meter, tick=tick, relieve=self._relieve)
         self._drawings: dict[Order, Drawing] = {}
         self._numbers = itertools.count()
@@ -146,6 +151,12 @@ class DiffusersEngine:
     def admit(self, order: Order) -> None:
         """Take an order whose model is local. Never raises; the order's end says what went wrong."""
         request = order.request.told
+        if request.upscale:
+            try:
+                self._drawings[order] = self._upscales.admit(order, next(self._numbers), self._tick())
+            except EaselError as error:
+                order.fail(error)
+            return
         spec = self._catalogue.get(request.model)
         if spec is None:
             order.fail(ModelError(f"The model {request.model!r} is not in the catalogue any more; choose another one."))
@@ -187,6 +198,7 @@ class DiffusersEngine:
         """Forget the orders, which stay as they are, and free the device."""
         self._drawings.clear()
         self._general.clear()
+        self._upscales.clear()
         self._lanes.clear()
         if self._residents is not None:
             self._residents.clear()
@@ -214,16 +226,19 @@ class DiffusersEngine:
             self._prepare(drawing)
             return
         self._encoded_last = False
-        riders: list[Lane | GeneralRun] = [*lanes, *self._general.riders(self.residents.find)]
+        riders: list[_Rider] = [*lanes, *self._general.riders(self.residents.find), *self._upscales.riders()]
         picked = self._turnstile.pick(riders, self._fit_into_a_pass)
         if isinstance(picked[0], GeneralRun):
             self._advance(picked[0])
+        elif isinstance(picked[0], UpscaleRun):
+            self._enlarge(picked[0])
         else:
             self._step([lane for lane in picked if isinstance(lane, Lane)])
 
     def _due(self) -> str | None:
         """Name the model to load now: one that fits beside those at work, or that has waited for its quantum."""
-        absent = [drawing for drawing in self._drawings.values() if drawing.spec.id not in self.residents]
+        needy = [drawing for drawing in self._drawings.values() if not drawing.enlarging]
+        absent = [drawing for drawing in needy if drawing.spec.id not in self.residents]
         if not absent:
             self.residents.foresee(None)
             return None
@@ -239,8 +254,8 @@ class DiffusersEngine:
     def _at_work(self) -> set[str]:
         return {drawing.spec.id for drawing in self._drawings.values()} & self.residents.models
 
-    def _fit_into_a_pass(self, rider: Lane | GeneralRun) -> int:
-        return 1 if isinstance(rider, GeneralRun) else self._fitting.most(rider.key[:2], self._max_batch)
+    def _fit_into_a_pass(self, rider: _Rider) -> int:
+        return self._fitting.most(rider.key[:2], self._max_batch) if isinstance(rider, Lane) else 1
 
     def _load(self, model: str) -> None:
         waiting = [drawing for drawing in self._drawings.values() if drawing.spec.id == model]
@@ -269,11 +284,13 @@ class DiffusersEngine:
     def _may_begin(self, drawing: Drawing) -> bool:
         """Whether another prompt of a request may be encoded now.
 
-        Of a long list no more begin than fit into a pass: so its first pictures are finished while the last ones wait.
+        Of a long list, and of a picture's tiles, no more begin than fit into a pass: so its first pictures are finished while the last ones
+        wait.
         """
         if drawing.prepared:
             return False
-        return not drawing.request.variants or len(self._lanes.of(drawing)) < self._max_batch
+        many = bool(drawing.request.variants) or drawing.tiles is not None
+        return not many or len(self._lanes.of(drawing)) < self._max_batch
 
     def _prepare(self, drawing: Drawing) -> None:
         loaded = self.residents.use(drawing.spec.id)
@@ -404,7 +421,8 @@ class DiffusersEngine:
             first = next(lane for lane in lanes if lane.owner is drawing)
             preview = functools.partial(self._lanes.preview, loaded, first)
             started = time.perf_counter()
-            drawing.tell(preview if spent_s <= PREVIEW_SHARE * seconds else None)
+            # A tile of a picture shows nothing of it.
+            drawing.tell(preview if drawing.tiles is None and spent_s <= PREVIEW_SHARE * seconds else None)
             spent_s += time.perf_counter() - started
 
     def _decode(self, lanes: list[Lane]) -> None:
@@ -477,15 +495,59 @@ class DiffusersEngine:
         else:
             self._fail(run.owner, run.owner.no_room())
 
+    def _enlarge(self, run: UpscaleRun) -> None:
+        """Load the network of a picture that is enlarged, or enlarge its next tile."""
+        device, drawing, stepping = self._device, run.owner, run.network is not None
+        assert device is not None
+        started = time.perf_counter()
+        trouble = self._guard.attempt(
+            "enlarging a picture", [drawing], lambda: self._upscales.advance(run, device), limit_s=run.limit_s(device),
+            inference=stepping,
+        )  # fmt: skip
+        seconds = time.perf_counter() - started
+        self._turnstile.charge([run], [1], seconds)
+        if trouble is not None:
+            again = isinstance(trouble, OutOfMemory) and (
+                self._idle_leave() or self._upscales.smaller() or self._may_retry(drawing, trouble)
+            )
+            if not again:
+                self._fail(drawing, drawing.no_room() if isinstance(trouble, OutOfMemory) else trouble)
+        elif stepping:
+            drawing.denoise_s += seconds
+            self._meter.stepped(drawing.spec.id, rows=1, steps=1, seconds=seconds)
+            drawing.tell()
+            if run.over:
+                self._enlarged(run)
+        else:
+            drawing.other_s += seconds
+
+    def _enlarged(self, run: UpscaleRun) -> None:
+        """Hand over what is enlarged, or let its details be redrawn."""
+        drawing, order = run.owner, run.owner.order
+        assert self._device is not None
+        assert run.network is not None
+        self._meter.drew(drawing.spec.id, 1)
+        try:
+            if redraws(order.request):
+                self._forget(drawing)
+                self._drawings[order] = self._upscales.redrawing(run)
+                return
+            drawing.add(self._upscales.picture(run))
+        except EaselError as error:
+            self._fail(drawing, error)
+            return
+        drawing.finish(self._device.torch_device, run.network.dtype)
+        self._forget(drawing)
+
     def _take(self, loaded: Loaded, rows: Sequence[tuple[Drawing, int]], images: Iterable[Any], seconds: float) -> None:
         """Hand finished pictures to their requests; what is broken fails its own request alone."""
-        self._meter.drew(loaded.spec.id, len(rows))
+        self._meter.drew(loaded.spec.id, sum(drawing.tiles is None for drawing, _ in rows))
         for (drawing, n), image in zip(rows, images, strict=True):
             drawing.other_s += seconds / len(rows)
             if drawing.order.over:
                 continue
             try:
-                drawing.add(to_picture(drawing.spec, image, n, drawing.request.alone(n).seed))
+                drawing.take(image, n)
             except InvalidOutput as error:
                 if not drawing.lose(n):
                     self._fail(drawing, error)
@@ -499,6 +561,7 @@ class DiffusersEngine:
     def _relieve(self) -> None:
         self._lanes.dissolve()
         self._lanes.forget()
+        self._upscales.relieve()
 
     def _idle_leave(self) -> bool:
         """Take models that nobody draws with off the device; whether there were any."""
@@ -525,3 +588,4 @@ class DiffusersEngine:
         self._drawings.pop(drawing.order, None)
         self._lanes.remove(self._lanes.of(drawing))
         self._general.remove(drawing)
+        self._upscales.remove(drawing)

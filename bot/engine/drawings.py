@@ -11,6 +11,7 @@ from bot.catalogue import ModelSpec
 from bot.engine.base import Order
 from bot.engine.canvas import Canvas
 from bot.engine.lanes import Lane
+from bot.engine.mosaic import Tiles
 from bot.errors import InvalidOutput, OutOfMemory
 from bot.generation import GenerationRequest, GenerationResult, Progress, RawPicture
 
@@ -25,8 +26,9 @@ class Drawing:
 
     `request` is the order's with what its model does not take left out. `since`: since when it waits for its model, in the
     engine's monotonic seconds. `fresh`: pictures whose prompt is not encoded yet. `todo`: pictures that are left to the pipeline and that
-    no call of it has begun yet. `canvas`: the picture it begins from, encoded. Times are seconds of the GPU
-    thread, a shared pass being split by rows.
+    no call of it has begun yet. `canvas`: the picture it begins from, encoded. `enlarging`: it is being enlarged and needs no model.
+    `tiles`: its pictures are the tiles of one, which are redrawn, each from its own part. `before` and `after` are steps that were taken
+    before it, and will be after. Times are seconds of the GPU thread, a shared pass being split by rows.
     """
 
     order: Order
@@ -37,12 +39,17 @@ class Drawing:
     fresh: list[int]
     todo: list[int] = field(default_factory=list[int])
     canvas: Canvas | None = None
+    enlarging: bool = False
+    tiles: Tiles | None = None
+    before: int = 0
+    after: int = 0
     retried: bool = False
     denoise_s: float = 0.0
     other_s: float = 0.0
     previews: int = 0
     _pictures: dict[int, RawPicture] = field(default_factory=dict[int, RawPicture])
     _shares: dict[int, float] = field(default_factory=dict[int, float])
+    _drawn: int = 0
     _said: int = 0
     _lost: int = 0
     _finished: list[RawPicture] = field(default_factory=list[RawPicture])
@@ -53,7 +60,12 @@ class Drawing:
         return not self.fresh
 
     def alike(self) -> list[int]:
-        """List the next pictures to begin together: those that differ in nothing but the seed. All of them, as a rule."""
+        """List the next pictures to begin together: those that differ in nothing but the seed. All of them, as a rule.
+
+        Of tiles the next alone, since each begins from a part of its own.
+        """
+        if self.tiles is not None:
+            return self.fresh[:1]
         if not self.request.variants:
             return list(self.fresh)
         first = self._but_for_seed(self.fresh[0])
@@ -70,7 +82,7 @@ class Drawing:
     @property
     def complete(self) -> bool:
         """Whether all its pictures are drawn, or lost."""
-        return len(self._pictures) + self._lost >= self.request.count
+        return self._drawn + self._lost >= self.request.count
 
     def lose(self, n: int) -> bool:
         """Go on without a picture that came out broken; False where the request cannot: a list can, while it has any other."""
@@ -95,19 +107,35 @@ class Drawing:
         shown = _shown(preview) if preview is not None and listener.wants_preview() else None
         self.previews += shown is not None
         finished, self._finished = tuple(self._finished), []
-        listener.on_progress(Progress(step, steps, shown, finished))
+        listener.on_progress(Progress(self.before + step, self.before + steps + self.after, shown, finished))
+
+    def take(self, image: Any, n: int) -> None:
+        """Take finished picture `n`, (height, width, 3) floats on [0, 1]. Raises InvalidOutput as `to_picture`."""
+        seed = self.request.alone(n).seed
+        picture = to_picture(self.spec, image, n, seed, may_be_black=self.tiles is not None)
+        if self.tiles is None:
+            self.add(picture)
+        else:
+            self.tiles.put(n, image)
+            self._note(n)
 
     def add(self, picture: RawPicture) -> None:
         """Take a finished picture."""
         self._pictures[picture.n] = picture
         if self.request.variants:  # they are many, and are shown as they come
             self._finished.append(picture)
-        self.reached(picture.n, 1.0)
+        self._note(picture.n)
+
+    def _note(self, n: int) -> None:
+        self._drawn += 1
+        self.reached(n, 1.0)
         self.tell()
 
     def finish(self, device: str, dtype: str) -> None:
-        """End the order with its pictures."""
+        """End the order with its pictures, or the one that its tiles make."""
         pictures = tuple(self._pictures[n] for n in sorted(self._pictures))
+        if self.tiles is not None:
+            pictures = (self.tiles.picture(self.request.seed),)
         self.order.finish(
             GenerationResult(pictures, self.denoise_s, self.denoise_s + self.other_s, device, dtype),
         )
@@ -138,8 +166,11 @@ def _shown(preview: Callable[[], RawPicture | None]) -> RawPicture | None:
         return None
 
 
-def to_picture(spec: ModelSpec, image: Any, n: int, seed: int) -> RawPicture:
-    """Turn (height, width, 3) floats in [0, 1] into a picture. Raises InvalidOutput where they are not finite, or all black."""
+def to_picture(spec: ModelSpec, image: Any, n: int, seed: int, *, may_be_black: bool = False) -> RawPicture:
+    """Turn (height, width, 3) floats in [0, 1] into a picture.
+
+    Raises InvalidOutput where they are not finite, or all black: only a part of a picture may be that.
+    """
     import numpy as np
 
     if not np.isfinite(image).all():
@@ -148,7 +179,7 @@ def to_picture(spec: ModelSpec, image: Any, n: int, seed: int) -> RawPicture:
             "If it happens often, the operator can set EASEL_DTYPE=fp32."
         )
     pixels = (np.asarray(image) * 255).round().clip(0, 255).astype(np.uint8)
-    if not pixels.any():
+    if not may_be_black and not pixels.any():
         raise InvalidOutput(
             f"{spec.name} gave a black picture; try another seed. "
             "If it happens often, the operator can set EASEL_DTYPE=fp32."

@@ -18,7 +18,7 @@ from bot.engine.previews import finished_estimate
 from bot.engine.residents import Loaded
 from bot.engine.samplers import build_scheduler
 from bot.engine.timetables import Timetable, read_timetable
-from bot.generation import GenerationRequest, RawPicture
+from bot.generation import GenerationRequest, InputPictures, RawPicture
 
 if TYPE_CHECKING:
     import torch
@@ -46,18 +46,22 @@ class LaneRoom:
         inversions: Sequence[Inversion] = (),
     ) -> None:
         """Encode a request's prompts, with these words taught, and pictures, and make the lanes of `numbers`, which differ in nothing but
-        the seed and have these LoRAs.
+        the seed and have these LoRAs. Of tiles it is one.
 
         Raises NotLinear where its sampler has no timetable, RequestError where the model does not take it.
         """
         assert loaded.family is not None
         request, inputs = drawing.request.alone(numbers[0]), drawing.order.inputs
+        if drawing.tiles is not None:
+            (tile,) = numbers
+            inputs = InputPictures(image=drawing.tiles.before(tile))
         table = self._table(loaded, request)
         conditioning = self._conditioning(loaded, loaded.family, request, loras, inversions)
         if inputs.image is not None:
             loaded.make_way()
-        if drawing.canvas is None:
-            drawing.canvas = make_canvas(loaded.family, inputs, request.strength)
+        canvas = drawing.canvas or make_canvas(loaded.family, inputs, request.strength)
+        if drawing.tiles is None:
+            drawing.canvas = canvas
         hint = None
         if inputs.control is not None:
             network = loaded.controls[request.control_type.removeprefix(READY_MADE)]
@@ -67,7 +71,7 @@ class LaneRoom:
                 loaded.family, table, conditioning, owner=drawing, member=drawing.member, n=n,
                 seed=drawing.request.alone(n).seed,
                 size=(request.width, request.height), model=loaded.spec.id, arrived=drawing.arrived,
-                guidance_until=request.guidance_end, canvas=drawing.canvas, hint=hint, base_seed=request.base_seed,
+                guidance_until=request.guidance_end, canvas=canvas, hint=hint, base_seed=request.base_seed,
                 variation=request.variation, tiling=request.tiling, loras=loras,
             )
             for n in numbers

@@ -13,6 +13,7 @@ from bot.engine.base import Weights
 from bot.engine.checkpoints import with_checkpoints
 from bot.engine.devices import gpu_present
 from bot.engine.sources import MAX_INDEX_BYTES, json_object, read_text
+from bot.engine.upscalers import installed
 from bot.engine.vaes import find_vae
 from bot.engine.weights import ModelFiles
 from bot.errors import ConfigError
@@ -46,7 +47,12 @@ def load_catalogue(settings: Settings) -> Catalogue:
         spec if spec.vae is None else replace(spec, vae=find_vae(spec.vae, root, data_dir)) for spec in catalogue.models
     )
     catalogue = with_addons(locate_parts(replace(catalogue, models=vaes), root), data_dir)
-    catalogue = replace(catalogue, styles=load_styles(data_dir), negative=settings.negative_prompt or "")
+    catalogue = replace(
+        catalogue,
+        styles=load_styles(data_dir),
+        negative=settings.negative_prompt or "",
+        upscalers=installed(upscalers_dir(settings)),
+    )
     if settings.model is not None:
         return catalogue
     return replace(catalogue, default=default_model(catalogue, model_files(catalogue, settings), settings.device))
@@ -124,6 +130,11 @@ def models_root(settings: Settings) -> Path:
 def hub_cache(settings: Settings) -> Path:
     """Where downloads from the Hub lie."""
     return settings.data_dir.resolve() / "models" / "hub"
+
+
+def upscalers_dir(settings: Settings) -> Path:
+    """Where the operator's own upscalers lie."""
+    return settings.data_dir.resolve() / "upscalers"
 
 
 def compiled_dir(settings: Settings) -> Path:

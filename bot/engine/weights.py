@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from bot.catalogue import Catalogue, ModelSpec
+from bot.catalogue import UPSCALER_PREFIX, Catalogue, ModelSpec
 from bot.engine.checksums import Checksums
 from bot.engine.plans import DENOISERS
 from bot.engine.sources import (
@@ -71,6 +71,8 @@ class ModelFiles:
         A folder or file of the operator's own counts as local even where it is broken, since fetching cannot help;
         loading says what is wrong.
         """
+        if model_id.startswith(UPSCALER_PREFIX):
+            return True
         spec = self._catalogue.get(model_id)
         if spec is None:
             return False

@@ -28,6 +28,7 @@ from bot.files.inputs import InputShelf
 from bot.files.marker import Marker, write_atomically
 from bot.files.sheet import draw_sheet
 from bot.generation import GenerationRequest, GenerationResult, InputPictures, InputRef, PictureFile, RawPicture
+from bot.prompts.upscaling import check_upscale
 from bot.provenance import PictureInfo
 from bot.safety.classifier import Classifier
 from bot.safety.judge import Judge, Verdict
@@ -39,6 +40,7 @@ MIN_FREE_BYTES = 200_000_000
 WORKERS = 2
 INPUT_SIDE_PX = 2048
 """Input pictures are no use to a model at more than this; larger ones are made smaller as they are opened."""
+GONE = "The file of this picture is gone; it was deleted, or kept too long."
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
@@ -147,7 +149,7 @@ class Archive:
         try:
             return await self._run(self._marker.re_encode, Path(file.path), limit_bytes)
         except FileNotFoundError:
-            raise JobNotFound("The file of this picture is gone; it was deleted, or kept too long.") from None
+            raise JobNotFound(GONE) from None
         except OSError as error:
             raise _as_storage_error(error) from error
 
@@ -156,7 +158,7 @@ class Archive:
         try:
             return await self._run(Path(file.path).read_bytes)
         except FileNotFoundError:
-            raise JobNotFound("The file of this picture is gone; it was deleted, or kept too long.") from None
+            raise JobNotFound(GONE) from None
         except OSError as error:
             raise StorageError(f"{file.file_name} cannot be read: {error.strerror}.") from error
 
@@ -181,17 +183,22 @@ class Archive:
         """Read how a stranger's picture was made, apart from this process. Raises AttachmentRefused."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, read_picture_info, data)
 
-    async def take_input(self, data: bytes, *, adult_allowed: bool, mask: bool = False) -> InputPicture:
+    async def take_input(
+        self, data: bytes, *, adult_allowed: bool, mask: bool = False, whole: bool = False
+    ) -> InputPicture:
         """Open a picture that something is to be drawn from, apart from this process, judge it and keep it.
 
         `adult_allowed` says whether adult pictures may be used where the request came from; a `mask` is read by what it leaves
-        transparent, where it leaves anything so. Every way into the engine goes through here. Raises AttachmentRefused for what is no
-        sound picture, ModerationRefused for what counts as adult where it may not be used; a classifier that fails counts
+        transparent, where it leaves anything so; one to be kept `whole` is refused where it would have to be made smaller. Every
+        stranger's picture goes through here on its way to the engine. Raises AttachmentRefused for what is no
+        sound picture, RequestError for one too large, ModerationRefused for what counts as adult where it may not be used; a classifier that fails counts
         as one that says so. DiskFull, StorageError.
         """
         read = functools.partial(decode, data, INPUT_SIDE_PX, mask=mask)
         opened = await asyncio.get_running_loop().run_in_executor(self._readers, read)
         assert opened.picture is not None
+        if whole:
+            check_upscale(opened.width, opened.height, 1)
         verdict = await self._run(self._judge.judge, opened.picture)
         if verdict.adult and not adult_allowed:
             raise ModerationRefused(
@@ -209,7 +216,7 @@ class Archive:
         try:
             return await self._run(self._inputs.adopt, Path(file.path))
         except FileNotFoundError:
-            raise JobNotFound("The file of this picture is gone; it was deleted, or kept too long.") from None
+            raise JobNotFound(GONE) from None
         except OSError as error:
             raise _as_storage_error(error) from error
 

@@ -51,8 +51,8 @@ class InputShelf:
         return digest
 
     def adopt(self, path: Path) -> InputRef:
-        """Keep one of our own files; nothing of it is a stranger's. Raises OSError."""
-        with Image.open(path) as image:
+        """Keep one of our own files, a PNG, as it is; nothing of it is a stranger's. Raises OSError."""
+        with Image.open(path, formats=("PNG",)) as image:
             picture = _raw(image)
         assert picture is not None
         return InputRef(self.put(picture), picture.width, picture.height)
@@ -70,8 +70,12 @@ class InputShelf:
     def for_request(self, request: GenerationRequest) -> InputPictures:
         """Give a request's pictures in its own size, cut where their shape differs; a control map made of its picture.
 
+        What is to be enlarged comes whole, as it is.
+
         Raises RequestError where one is gone or no map can be made of it, StorageError.
         """
+        if request.upscale:
+            return InputPictures(_raw(self.read(request.image)))
         size = (request.width, request.height)
 
         def fitted(digest: str, *, soft: bool = True) -> Image.Image | None:

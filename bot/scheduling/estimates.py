@@ -6,6 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from bot.generation import STANDARD, GenerationRequest
+from bot.prompts.upscaling import is_plain
 
 _NEWEST = 0.3
 """Weight of the newest measurement: a few requests are enough to follow a change, one slow one does not mislead."""
@@ -82,7 +83,12 @@ def _set(average: _Average, value: float) -> None:
 
 
 def _model(request: GenerationRequest) -> str:
-    """Drafts have another decoder and mostly no guidance, a control network is called as well: to the clock they are other models."""
+    """Drafts have another decoder and mostly no guidance, a control network is called as well: to the clock they are other models.
+
+    So is who enlarges, whose steps are tiles.
+    """
+    if request.upscale:
+        return f"{request.model} upscale {request.upscale} {request.upscale_mode}"
     model = request.model if request.quality == STANDARD else f"{request.model} {request.quality}"
     return f"{model} control" if request.control else model
 
@@ -91,5 +97,7 @@ def _shape(request: GenerationRequest) -> _Shape:
     return _model(request), request.width, request.height, request.count
 
 
-def _pixels(request: GenerationRequest) -> int:
-    return request.width * request.height * request.count
+def _pixels(request: GenerationRequest) -> float:
+    pixels = request.width * request.height * request.count
+    # More tiles take longer, not each of them.
+    return pixels / request.steps_taken if is_plain(request) else pixels

@@ -36,8 +36,10 @@ from bot.generation import (
     PictureFile,
     Place,
     PostedTo,
+    UpscaleOptions,
 )
 from bot.moderation import ADULT_BY_DEFAULT, AdultPolicy, Moderator
+from bot.prompts.upscaling import resolve_upscale
 from bot.provenance import PictureInfo
 from bot.scheduling.announcer import Announcer
 from bot.scheduling.board import BATCHES_ADMITTED, Board, QueueOverview, Run
@@ -235,6 +237,12 @@ class GenerationService:
         self._moderator.check_request(request, options.lines)
         return request
 
+    def prepare_upscale(self, options: UpscaleOptions) -> GenerationRequest:
+        """Check what is to be enlarged and fill in the rest, as `prepare` does. Raises RequestError or a kind of it. Pure."""
+        request = resolve_upscale(options, self._catalogue, new_seed=self._new_seed)
+        self._moderator.check(request.prompt, request.negative_prompt)
+        return request
+
     def check_room(self, user_id: int) -> None:
         """Refuse where a request could not be taken now.
 
@@ -338,24 +346,26 @@ class GenerationService:
         """Tell how large that archive is, from what is known of the files."""
         return bundle_bytes(files)
 
-    async def take_input(self, data: bytes, *, age_restricted: bool, mask: bool = False) -> InputRef:
+    async def take_input(
+        self, data: bytes, *, age_restricted: bool, mask: bool = False, whole: bool = False
+    ) -> InputRef:
         """Open, judge and keep a picture to draw from; a `mask` says where. Name it in a request within the hour.
 
-        Raises AttachmentRefused, ModerationRefused where it may not be used, StorageError.
+        `whole`: in its own size or not at all (RequestError). Raises AttachmentRefused, ModerationRefused where it may not be used, StorageError.
         """
         allowed = self._adult.allows(age_restricted=age_restricted)
-        return (await self._archive.take_input(data, adult_allowed=allowed, mask=mask)).ref
+        return (await self._archive.take_input(data, adult_allowed=allowed, mask=mask, whole=whole)).ref
 
     async def take_result(self, job: Job, n: int, *, age_restricted: bool) -> InputRef:
-        """Keep picture `n` (from 0) of a finished request as one to draw from.
+        """Keep picture `n` (from 0) of a finished request as one to draw from, as `take_input` does.
 
-        Raises JobNotFound where there is none, ModerationRefused where it may not be shown either.
+        Raises JobNotFound where there is none, ModerationRefused where it may not be shown either, StorageError.
         """
         file = next((file for file in job.files if file.n == n), None)
         if file is None:
             raise JobNotFound("There is no such picture any more.")
         if file.flagged and not self._adult.allows(age_restricted=age_restricted):
-            raise ModerationRefused("That picture was withheld here, so nothing is drawn from it here.")
+            raise ModerationRefused("That picture was withheld here, so nothing is made of it here.")
         return await self._archive.adopt(file)
 
     async def read_info(self, data: bytes) -> PictureInfo | None:

@@ -20,6 +20,7 @@ from discord import ui
 from bot.errors import JobNotFound, NotPermitted, RequestError, StorageError
 from bot.generation import Actor, GenerationOptions, GenerationRequest, InputRef, Job
 from bot.prompts.addons import spelled as spelled_loras
+from bot.prompts.upscaling import options_of_upscale
 from bot.ui.answers import guarded, whisper
 from bot.ui.forms import REF, edit_form, editable, input_form, picture_options, ref_of, spelled
 from bot.ui.house import House, actor_of, house_of, may_draw, origin_of
@@ -41,10 +42,14 @@ class JobButton(ui.DynamicItem[ui.Button[Any]], template=rf"easel:v1:button:{JOB
     emoji: ClassVar[str | None] = None
     style: ClassVar[discord.ButtonStyle] = discord.ButtonStyle.secondary
 
-    def __init__(self, job_id: str) -> None:
+    def __init__(self, job_id: str, *, label: str | None = None, more: str = "") -> None:
+        """`label` in the place of the class's; `more` is added to the custom id."""
         self.job_id = job_id
         button: ui.Button[Any] = ui.Button(
-            label=self.label, emoji=self.emoji, style=self.style, custom_id=f"easel:v1:{self.action}:{job_id}"
+            label=label or self.label,
+            emoji=self.emoji,
+            style=self.style,
+            custom_id=f"easel:v1:{self.action}:{job_id}{more}",
         )
         super().__init__(button)
 
@@ -66,6 +71,22 @@ class JobButton(ui.DynamicItem[ui.Button[Any]], template=rf"easel:v1:button:{JOB
     async def press(self, interaction: discord.Interaction[Any], house: House) -> None:
         """Do what the button says."""
         raise AssertionError(f"{type(self).__name__} does nothing")
+
+
+class PictureButton(JobButton, template=rf"easel:v1:picture:{JOB}:(?P<n>[1-9]\d?)"):
+    """Base of the buttons on one picture of a result; its number counts from 1 in labels and ids, `n` from 0."""
+
+    def __init__(self, job_id: str, n: int, *, alone: bool = False) -> None:
+        """`alone`: the result has this picture only, so the label needs no number."""
+        self.n = n
+        super().__init__(job_id, label=None if alone else f"{self.label} {n + 1}", more=f":{n + 1}")
+
+    @classmethod
+    async def from_custom_id(
+        cls, interaction: discord.Interaction[Any], item: ui.Item[Any], match: re.Match[str], /
+    ) -> Self:
+        """Rebuild the button from its id alone."""
+        return cls(match["job"], int(match["n"]) - 1)
 
 
 class CancelButton(JobButton, template=rf"easel:v1:cancel:{JOB}"):
@@ -93,7 +114,10 @@ class AgainButton(JobButton, template=rf"easel:v1:again:{JOB}"):
     async def press(self, interaction: discord.Interaction[Any], house: House) -> None:
         """Queue the request again; the answer is a new message."""
         job = await drawable_job(interaction, house, self.job_id)
-        request = await prepared(house, replace(options_of(job.request), seed=None))
+        if job.request.upscale:
+            request = house.service.prepare_upscale(options_of_upscale(job.request))
+        else:
+            request = await prepared(house, replace(options_of(job.request), seed=None))
         await draw(interaction, house, request)
 
 
@@ -107,6 +131,8 @@ class EditButton(JobButton, template=rf"easel:v1:edit:{JOB}"):
     async def press(self, interaction: discord.Interaction[Any], house: House) -> None:
         """Open the form. It cannot follow a deferral, so the one database read comes first."""
         job = await drawable_job(interaction, house, self.job_id)
+        if job.request.upscale:
+            raise RequestError("Nothing of an upscaled picture is to be edited; edit the one that it was made of.")
         if not editable(job.request):
             raise RequestError("No form has room for this; ask for it anew with its command.")
         await interaction.response.send_modal(edit_form(job, house.service.catalogue))

@@ -15,10 +15,12 @@ from discord import ui
 from bot.generation import FetchProgress, InputRef, Job, PictureFile, Place
 from bot.prompts.grids import grid_words
 from bot.prompts.text import inert, plain
+from bot.prompts.upscaling import is_plain
 from bot.scheduling.events import Drawing
 from bot.ui import words
 from bot.ui.buttons import AgainButton, CancelButton, DeleteButton, DescribeButton, EditButton, InfoButton
 from bot.ui.forms import editable
+from bot.ui.upscaling import upscale_rows
 from bot.ui.variations import VaryButton, VaryStrongButton, is_variation
 from bot.ui.view import sealed
 
@@ -133,7 +135,10 @@ def result(
     items: list[ui.Item[Any]] = [ui.TextDisplay(title(job)), gallery]
     if archive is not None:
         items.append(ui.File(f"attachment://{archive}", spoiler=job.request.spoiler))
-    return _card(GREEN, *items, ui.TextDisplay("\n".join(lines)), *picture_rows(job, shown), result_row(job))
+    # Those of further messages, too, whose buttons are here.
+    visible = [file for file in job.files if not (hidden and file.flagged)]
+    rows = [*upscale_rows(job, visible), *vary_rows(job, visible), result_row(job)]
+    return _card(GREEN, *items, ui.TextDisplay("\n".join(lines)), *rows)
 
 
 def more(job: Job, shown: Sequence[PictureFile], *, notes: Sequence[str]) -> ui.LayoutView:
@@ -154,26 +159,27 @@ def gallery_item(job: Job, file: PictureFile) -> discord.MediaGalleryItem:
     return discord.MediaGalleryItem(f"attachment://{file.file_name}", description=alt, spoiler=job.request.spoiler)
 
 
-def picture_rows(job: Job, shown: Sequence[PictureFile]) -> list[ui.ActionRow[Any]]:
-    """Give the buttons of each picture that is shown, and of a variation the stronger one."""
-    if job.request.axes:  # one sheet, whose pictures are no files of their own
+def vary_rows(job: Job, visible: Sequence[PictureFile]) -> list[ui.ActionRow[Any]]:
+    """Give *Vary* for each of the pictures, of many the first ones, and of a variation the stronger one."""
+    if job.request.axes or job.request.upscale:  # a sheet's pictures are no files of their own
         return []
     alone = job.request.count == 1
-    vary: list[ui.Item[Any]] = [VaryButton(job.id, file.n, alone=alone) for file in shown[:BUTTONS_A_ROW]]
+    vary: list[ui.Item[Any]] = [VaryButton(job.id, file.n, alone=alone) for file in visible[:BUTTONS_A_ROW]]
     if is_variation(job) and len(vary) < BUTTONS_A_ROW:
         vary.append(VaryStrongButton(job.id))
     return [_row(*vary)] if vary else []
 
 
 def result_row(job: Job) -> ui.ActionRow[Any]:
-    """Give the buttons of a result."""
-    return _row(*_again(job), InfoButton(job.id), DeleteButton(job.id))
+    """Give the buttons of a result. A network enlarges the same picture in the same way again, so there is no *Again* then."""
+    again = [] if is_plain(job.request) else _again(job)
+    return _row(*again, InfoButton(job.id), DeleteButton(job.id))
 
 
 def _again(job: Job) -> list[ui.Item[Any]]:
-    """Give the buttons that draw it anew; *Edit* only where a form has room for it."""
+    """Give the buttons that draw it anew; *Edit* only where a form has room for it, and not where it enlarges."""
     again: list[ui.Item[Any]] = [AgainButton(job.id)]
-    return [*again, EditButton(job.id)] if editable(job.request) else again
+    return [*again, EditButton(job.id)] if editable(job.request) and not job.request.upscale else again
 
 
 def withheld(job: Job) -> ui.LayoutView:
@@ -188,7 +194,8 @@ def withheld(job: Job) -> ui.LayoutView:
 
 def not_shown(job: Job, why: str) -> ui.LayoutView:
     """Say that the pictures exist but could not be posted here."""
-    return _card(RED, ui.TextDisplay(f"{title(job)}\n{why}"), result_row(job))
+    row = _row(*_again(job), InfoButton(job.id), DeleteButton(job.id))
+    return _card(RED, ui.TextDisplay(f"{title(job)}\n{why}"), row)
 
 
 def failed(job: Job) -> ui.LayoutView:

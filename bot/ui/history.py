@@ -83,6 +83,8 @@ def _page(jobs: Sequence[Job], pictures: dict[str, Attachment | None], *, older:
 
 def _entry(job: Job) -> str:
     facts = [discord.utils.format_dt(job.created_at, "R"), job.request.model, f"seed {job.request.seed}"]
+    if job.request.upscale:
+        facts[1:] = [f"upscaled {job.request.upscale}×"]
     if job.request.count > 1:
         facts.append(f"{job.request.count} pictures")
     match job.posted_to:

@@ -12,6 +12,7 @@ from bot import provenance
 from bot.catalogue import Catalogue
 from bot.generation import STANDARD, GenerationRequest, Job
 from bot.prompts.text import inert
+from bot.prompts.upscaling import is_plain
 from bot.ui import words
 from bot.ui.view import fenced, sealed
 
@@ -27,16 +28,19 @@ def job_info(job: Job, catalogue: Catalogue) -> ui.LayoutView:
     """Lay out a job's parameters, seeds, times and licence."""
     request = job.request
     spec = catalogue.get(request.model)
-    facts = [
-        ("Model", catalogue.name_of(request.model)),
-        ("Size", f"{request.width}×{request.height}"),
+    drawn = [
         ("Steps", str(request.num_inference_steps)),
         ("Guidance", words.number(request.guidance_scale)),
         ("Sampler", request.sampler),
+    ]
+    facts = [
+        ("Model", catalogue.name_of(request.model)),
+        ("Size", f"{request.width}×{request.height}"),
+        *([] if is_plain(request) else drawn),
         *([("Quality", request.quality)] if request.quality != STANDARD else []),
         *[(label, inert(value, 400)) for label, value in provenance.addon_facts(request)],
         *provenance.picture_facts(request),
-        ("Seed", words.seeds(request)),
+        *([] if is_plain(request) else [("Seed", words.seeds(request))]),
         ("Asked for", f"by <@{job.origin.user_id}>, {_when(job.created_at)}"),
     ]
     varied = {axis.name for axis in request.axes}

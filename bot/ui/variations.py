@@ -2,54 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
-from typing import Any, ClassVar, Self
+from typing import Any
 
 import discord
-from discord import ui
 
 from bot.catalogue import VARIED, Catalogue
 from bot.generation import InputRef, Job
-from bot.ui.answers import guarded
-from bot.ui.buttons import JOB, JobButton, draw, drawable_job, options_of
-from bot.ui.house import House, age_restricted, house_of
+from bot.ui.buttons import JOB, JobButton, PictureButton, draw, drawable_job, options_of
+from bot.ui.house import House, age_restricted
 
 SUBTLE, STRONG = 0.2, 0.6
 """How far towards another seed's noise."""
 SUBTLE_STRENGTH, STRONG_STRENGTH = 0.35, 0.7
 """How far to leave the picture, where its noise is no longer known as one seed's."""
-
-
-class PictureButton(ui.DynamicItem[ui.Button[Any]], template=rf"easel:v1:picture:{JOB}:(?P<n>[1-9]\d?)"):
-    """Base of the buttons on one picture of a result; its number counts from 1 in labels and ids, `n` from 0."""
-
-    action: ClassVar[str]
-    label: ClassVar[str]
-
-    def __init__(self, job_id: str, n: int, *, alone: bool = False) -> None:
-        """`alone`: the result has this picture only, so the label needs no number."""
-        self.job_id = job_id
-        self.n = n
-        button: ui.Button[Any] = ui.Button(
-            label=self.label if alone else f"{self.label} {n + 1}", custom_id=f"easel:v1:{self.action}:{job_id}:{n + 1}"
-        )
-        super().__init__(button)
-
-    @classmethod
-    async def from_custom_id(
-        cls, interaction: discord.Interaction[Any], item: ui.Item[Any], match: re.Match[str], /
-    ) -> Self:
-        """Rebuild the button from its id alone."""
-        return cls(match["job"], int(match["n"]) - 1)
-
-    async def callback(self, interaction: discord.Interaction[Any]) -> None:
-        """Run the press; every error becomes an answer."""
-        await guarded(interaction, self.press(interaction, house_of(interaction)))
-
-    async def press(self, interaction: discord.Interaction[Any], house: House) -> None:
-        """Do what the button says."""
-        raise AssertionError(f"{type(self).__name__} does nothing")
 
 
 class VaryButton(PictureButton, template=rf"easel:v1:vary:{JOB}:(?P<n>[1-9]\d?)"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bot.generation import STANDARD, GenerationRequest
 from bot.prompts.grids import grid_words
+from bot.prompts.upscaling import is_plain, redraws
 
 BAR_CELLS = 10
 
@@ -91,6 +92,15 @@ def seeds(request: GenerationRequest) -> str:
 
 def request_facts(request: GenerationRequest, model_name: str) -> list[str]:
     """Name what a request asks for, for the small line below the pictures; of a sheet what it compares last."""
+    if is_plain(request):
+        return [f"upscaled {request.upscale}× by {model_name}", f"{request.width}×{request.height}"]
+    if redraws(request):
+        return [
+            f"upscaled {request.upscale}×, details by {model_name}",
+            f"{request.width}×{request.height}",
+            f"{request.steps_taken} steps",
+            f"seed {request.seed}",
+        ]
     facts = {
         "model": model_name if request.quality == STANDARD else f"{model_name}, {request.quality}",
         "size": f"{request.width}×{request.height}",

@@ -122,11 +122,11 @@ async def test_delete_takes_the_picture_along_unless_another_request_names_it(wo
 
 async def test_vary_draws_near_the_picture_and_its_result_offers_a_stronger_one(world: World) -> None:
     message = await world.drawn(await world.ada.slash(world.channel, "imagine", prompt=STAR, steps=4, seed=5, count=2))
-    assert labels(message.components)[:2] == ["Vary 1", "Vary 2"]
+    assert labels(message.components)[2:4] == ["Vary 1", "Vary 2"]
     varied = await world.drawn(await world.bob.click(message.message, label="Vary 2"))
     request = (await job_of(world, varied)).request
     assert (request.base_seed, request.variation, request.count) == (6, 0.2, 2)
-    assert labels(varied.components)[:3] == ["Vary 1", "Vary 2", "Vary strong"]
+    assert labels(varied.components)[2:5] == ["Vary 1", "Vary 2", "Vary strong"]
     stronger = (
         await job_of(world, await world.drawn(await world.ada.click(varied.message, label="Vary strong")))
     ).request

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bot import __version__ as bot_version
 from bot import cli, library
 from bot.cli import build_parser, main
 from bot.config import read_environment, read_settings
@@ -22,7 +23,7 @@ from bot.engine.weights import ModelFiles
 from bot.errors import ModelError, ModerationRefused, OutOfMemory, RequestError
 from bot.files.certificate import known_identities
 from bot.generation import FetchProgress, GenerationOptions, GenerationRequest, GenerationResult, RawPicture
-from bot.library import Picture, Studio, generate_image, generate_images
+from bot.library import Picture, Studio, generate_image, generate_images, upscale_image
 from bot.provenance import parse_easel, read_info
 from bot.verify import Outcome, verify
 
@@ -133,6 +134,55 @@ def test_generate_from_a_picture_says_so_in_the_file_and_its_record_draws_it_aga
     (again,) = studio.draw(record.alone).pictures
     with Image.open("one.png") as image:
         assert again.pixels == image.convert("RGB").tobytes()
+
+
+def test_upscale_enlarges_a_file_by_its_own_words_and_the_new_file_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shell("a forest", "--seed", "3", "-o", "small.png") == 0
+    assert main(["upscale", "small.png", "-o", "new/large.png", "--factor", "4"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "new/large.png"
+    with Image.open("new/large.png") as image:
+        assert image.size == (512, 512)
+        assert image.info["parameters"] == (
+            f"a forest\nSize: 512x512, Model: pocket-4x, Postprocess upscale by: 4, Version: Easel {bot_version}"
+        )
+        assert MARK in image.info["XML:com.adobe.xmp"]
+    info = info_of(Path("new/large.png"))
+    assert (info.prompt, info.steps, info.seed, dict(info.extra)["Upscaled"]) == ("a forest", None, None, "×4")
+    assert dict(info.extra)["Drawn by"] == "pocket"
+    assert main(["verify", "new/large.png"]) == 0
+    assert main(["upscale", "small.png", "--mode", "detail"]) == 0
+    with Image.open("small-2x.png") as image:
+        assert image.size == (256, 256)
+        record = parse_easel(image.text["easel"])  # type: ignore[attr-defined]
+    assert record is not None
+    assert (record.request.upscale, record.request.upscale_mode, record.request.model) == (2, "detail", "pocket")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["none.png"], "cannot be read"),
+        (["given.png", "--factor", "3"], "2 or 4 times, not 3"),
+        (["given.png", "--mode", "magic"], "plain, detail"),
+        (["given.png", "-o", "out.jpg"], "ends in .png"),
+        (["large.png"], "2048 px a side are enlarged"),
+    ],
+)
+def test_upscale_that_cannot_be_says_what_can(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (30, 20), "red").save("given.png")
+    Image.new("RGB", (2050, 20), "red").save("large.png")
+    assert main(["upscale", *arguments]) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_upscale_image_gives_a_picture_that_saves_its_marks() -> None:
+    given = Image.new("RGB", (40, 30), "red")
+    made = upscale_image(given, prompt="all red")
+    assert (made.size, isinstance(made, Picture)) == ((80, 60), True)
+    made.save("red.png")
+    assert info_of(Path("red.png")).prompt == "all red"
 
 
 def test_generate_prompts_share_passes_and_each_file_says_what_draws_it_alone(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bot.engine import diffusers_engine
+from bot.engine import drawings
 from bot.engine.diffusers_engine import DiffusersEngine
 from bot.engine.fitting import Fitting
 from bot.errors import InvalidOutput
@@ -83,12 +83,12 @@ def test_list_by_a_whole_pipeline_calls_it_once_for_what_is_equal(
 
 def broken(monkeypatch: pytest.MonkeyPatch, *numbers: int) -> None:
     """Let these pictures come out black."""
-    to_picture = diffusers_engine.to_picture
+    to_picture = drawings.to_picture
 
-    def drawn(spec: Any, image: Any, n: int, seed: int) -> Any:
-        return to_picture(spec, image * 0 if n in numbers else image, n, seed)
+    def drawn(spec: Any, image: Any, n: int, seed: int, **more: Any) -> Any:
+        return to_picture(spec, image * 0 if n in numbers else image, n, seed, **more)
 
-    monkeypatch.setattr(diffusers_engine, "to_picture", drawn)
+    monkeypatch.setattr(drawings, "to_picture", drawn)
 
 
 def test_list_goes_on_without_a_picture_that_came_out_broken(

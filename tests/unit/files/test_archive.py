@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from bot.errors import AttachmentRefused, DiskFull, JobNotFound, ModerationRefused, StorageError
+from bot.errors import AttachmentRefused, DiskFull, JobNotFound, ModerationRefused, RequestError, StorageError
 from bot.files import archive as archive_module
 from bot.files.archive import Archive
 from bot.files.sheet import lay_out
@@ -205,6 +205,30 @@ async def test_take_input_gives_the_picture_that_was_judged(shelf: Shelf) -> Non
     checked = await shelf().take_input(sent((4000, 100)), adult_allowed=False)
     assert (checked.picture.width, checked.picture.height) == (2048, 51)
     assert (checked.verdict.adult, checked.verdict.score) == (False, 0.01)
+
+
+async def test_take_input_whole_keeps_its_size_and_is_refused_where_it_is_too_large(shelf: Shelf) -> None:
+    kept = (await shelf().take_input(sent((2048, 60)), adult_allowed=False, whole=True)).ref
+    assert (kept.width, kept.height) == (2048, 60)
+    with pytest.raises(RequestError, match="The picture is 2049×60"):
+        await shelf().take_input(sent((2049, 60)), adult_allowed=False, whole=True)
+
+
+async def test_adopt_keeps_a_finished_picture_as_it_is_and_says_where_it_is_gone(shelf: Shelf) -> None:
+    archive = shelf()
+    (file,) = await archive.write("ab12", REQUEST, result(1))
+    ref = await archive.adopt(file)
+    assert (ref.width, ref.height) == (file.width, file.height)
+    upscale = dataclasses.replace(
+        REQUEST, image=ref.digest, upscale=2, upscale_mode="plain", width=2 * ref.width, height=2 * ref.height
+    )
+    given = (await archive.input_pictures(upscale)).image
+    assert given is not None
+    with Image.open(file.path) as image:
+        assert given.pixels == image.convert("RGB").tobytes()
+    await archive.delete("ab12")
+    with pytest.raises(JobNotFound):
+        await archive.adopt(file)
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,19 @@ def test_check_disk_data_directory_that_is_a_file_is_bad(tmp_path: Path) -> None
     assert "EASEL_DATA_DIR" in finding.advice
 
 
+def test_check_models_names_the_upscaler_in_use_and_the_pickles_refused(tmp_path: Path) -> None:
+    (tmp_path / "upscalers").mkdir()
+    for name in ("mine.safetensors", "old.pth"):
+        (tmp_path / "upscalers" / name).write_bytes(b"x")
+    said = [
+        found.what
+        for found in check_models(settings_for(tmp_path, EASEL_DATA_DIR=str(tmp_path)))
+        if found.subject == "upscalers"
+    ]
+    assert said[0] == "mine is used, of mine, pocket-4x"
+    assert "old.pth is a pickle" in said[1]
+
+
 def test_check_models_says_which_are_here_and_which_need_a_licence(tmp_path: Path) -> None:
     findings = list(check_models(settings_for(tmp_path, EASEL_MODEL="sd15")))
     text = "\n".join(f"{f.what} {f.advice}" for f in findings)

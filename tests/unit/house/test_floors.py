@@ -36,6 +36,7 @@ ONLY_IN = {
     "torch": ("bot.engine",),
     "diffusers": ("bot.engine",),
     "transformers": ("bot.engine",),
+    "spandrel": ("bot.engine",),
     "sqlalchemy": ("bot.store",),
     "alembic": ("bot.store",),
     "discord": ("bot.ui", "bot.delivery", "bot.client", "bot.transport", "cogs", "bot.app", "bot.demo", "bot.doctor"),

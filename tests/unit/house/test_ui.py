@@ -61,8 +61,44 @@ async def test_result_card_has_each_picture_with_alternative_text_and_the_button
         "attachment://easel-abc123-2.png",
     ]
     assert all("a sunset over a beach" in item["description"] for item in gallery["items"])
-    assert labels(payload) == ["Vary 1", "Vary 2", "Again", "Edit", "Info", "Delete"]
+    assert labels(payload) == ["Upscale 1", "Upscale 2", "Vary 1", "Vary 2", "Again", "Edit", "Info", "Delete"]
     assert "-# for <@3> · Pocket · 64×64 · 20 steps · guidance 4 · DDIM · seed 42 · 2.1 s" in texts(payload)[1]
+
+
+async def test_result_card_of_more_than_four_pictures_has_a_select_to_upscale_one() -> None:
+    job = replace(JOB, request=replace(REQUEST, count=6), files=tuple(picture(n) for n in range(6)))
+    rows = [
+        part for part in cards.result(job, "Pocket", job.files).to_components()[0]["components"] if part["type"] == 1
+    ]
+    (select,) = rows[0]["components"]
+    assert select["custom_id"] == "easel:v1:upscales:abc123"
+    assert [option["label"] for option in select["options"]] == [f"Upscale {n}" for n in range(1, 7)]
+
+
+async def test_result_card_offers_to_upscale_what_is_visible_and_not_too_large() -> None:
+    files = (picture(0), picture(1, flagged=True), replace(picture(2), width=2056))
+    payload = cards.result(
+        replace(JOB, request=replace(REQUEST, count=3), files=files), "Pocket", files[:1], hidden=1
+    ).to_components()
+    assert labels(payload) == ["Upscale 1", "Vary 1", "Vary 3", "Again", "Edit", "Info", "Delete"]
+    assert "easel:v1:upscale:abc123:1" in str(payload)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ["4×", "Detail", "Info", "Delete"]),
+        ({"upscale": 4}, ["Detail", "Info", "Delete"]),
+        ({"upscale_mode": "detail"}, ["4×", "Again", "Info", "Delete"]),
+        ({"width": 4000, "height": 4000}, ["Detail", "Info", "Delete"]),
+    ],
+    ids=["plain", "4 times", "detail", "large"],
+)
+async def test_upscaled_card_offers_what_is_stronger(changes: dict, expected: list[str]) -> None:
+    request = replace(REQUEST, image="a" * 64, count=1, **{"upscale": 2, "upscale_mode": "plain", **changes})
+    job = replace(JOB, request=request, files=(picture(0),))
+    assert labels(cards.result(job, "Pocket", job.files).to_components()) == expected
+    assert labels(cards.failed(job).to_components()) == ["Again"]
 
 
 async def test_result_card_spoiler_hides_every_picture() -> None:

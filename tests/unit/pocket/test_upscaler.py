@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn import functional
 
+from bot.engine.upscalers import import_spandrel
 from tests.unit.pocket.small_parts import CPU, small_parts
 from tools.pocket.training import Budget
 from tools.pocket.upscaler import (
@@ -87,7 +87,7 @@ def test_saved_layout_is_compact(tmp_path: Path) -> None:
 
 
 def test_spandrel_loads_it(tmp_path: Path) -> None:
-    spandrel = pytest.importorskip("spandrel", exc_type=ImportError, reason="Spandrel needs torchvision")
+    spandrel = import_spandrel()
     upscaler = Upscaler().eval()
     save_upscaler(upscaler, tmp_path / "net.safetensors")
     loaded = spandrel.ModelLoader().load_from_file(tmp_path / "net.safetensors")

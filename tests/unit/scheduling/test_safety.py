@@ -48,7 +48,10 @@ async def test_service_adult_preview_and_input_follow_the_policy_of_the_channel(
         assert any(event.preview for event in world.told(Drawing, job.id)) is allowed
         if allowed:
             assert await world.service.take_input(sent(), age_restricted=True)
+            assert await world.service.take_result(rendered.job, 0, age_restricted=True)
         else:
+            with pytest.raises(ModerationRefused, match="withheld"):
+                await world.service.take_result(rendered.job, 0, age_restricted=age_restricted)
             with pytest.raises(ModerationRefused):
                 await world.service.take_input(sent(), age_restricted=age_restricted)
 
