@@ -176,6 +176,7 @@ def _service(
     clock: Callable[[], datetime], adult: AdultPolicy, why_not: WhyNot,
 ) -> GenerationService:  # fmt: skip
     from bot.engine.addons import lora_hashes
+    from bot.engine.models import load_wildcards
     from bot.files.archive import Archive
     from bot.limits import PIXEL_STEPS
     from bot.moderation import Moderator
@@ -210,6 +211,7 @@ def _service(
         why_not=why_not,
         room=BATCHES_ADMITTED * settings.max_batch,
         adult=adult,
+        wildcards=load_wildcards(settings.data_dir),
     )
 
 

@@ -124,7 +124,7 @@ class GenerationRequest:
     that a control network of the kind `control_type` follows, counting `control_scale`. Where `base_seed` is given, the noise of
     picture n lies between that of `base_seed` (`variation` 0) and its own (1). `tiling`: opposite edges fit together. `loras` are the
     LoRAs it is drawn with, by name, each with its weight. `style` is the id of one; what it did, and what is avoided on the whole
-    server, is `wrap`, with `{prompt}` where the prompt goes, and `more_negative`: the prompts themselves are as they were typed.
+    server, is `wrap`, with `{prompt}` where the prompt goes, and `more_negative`: the prompts themselves are as they were typed. Where the prompt has choices, `prompts` are what each picture chose by its seed.
 
     With `upscale` (2 or 4; 0 draws) `image` is enlarged so many times to this size, as `upscale_mode` says (UPSCALE_MODES); it was
     drawn by `upscale_source`, where that is known. `model` is then the upscaler's, or the one that redraws the details. What enlarges has
@@ -158,6 +158,7 @@ class GenerationRequest:
     style: str = ""
     wrap: str = ""
     more_negative: str = ""
+    prompts: tuple[str, ...] = ()
     variants: tuple[Variant, ...] = ()
     axes: tuple[Axis, ...] = ()
     upscale: int = 0
@@ -172,7 +173,9 @@ class GenerationRequest:
     def alone(self, n: int) -> GenerationRequest:
         """Give the request that draws picture n and no other."""
         own = self.variants[n].changes() if self.variants else {}
-        return replace(self, **{"seed": self.seed + n, "count": 1, "variants": (), "axes": (), **own})
+        if self.prompts:
+            own["prompt"] = self.prompts[min(n, len(self.prompts) - 1)]  # a sheet compares pictures of one choice
+        return replace(self, **{"seed": self.seed + n, "count": 1, "variants": (), "axes": (), "prompts": (), **own})
 
     @property
     def told(self) -> GenerationRequest:
@@ -182,11 +185,14 @@ class GenerationRequest:
             return self.wrap.replace("{prompt}", prompt) if self.wrap else prompt
 
         negative = ", ".join(filter(None, (self.negative_prompt, self.more_negative)))
+        prompts = tuple(wrapped(prompt) for prompt in self.prompts)
         variants = tuple(
             one if one.prompt is None else replace(one, prompt=wrapped(one.prompt)) for one in self.variants
         )
         plain = {"style": "", "wrap": "", "more_negative": ""}
-        return replace(self, prompt=wrapped(self.prompt), negative_prompt=negative, variants=variants, **plain)
+        return replace(
+            self, prompt=wrapped(self.prompt), negative_prompt=negative, prompts=prompts, variants=variants, **plain
+        )
 
     @property
     def steps_taken(self) -> int:

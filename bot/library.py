@@ -24,7 +24,7 @@ from bot.catalogue import Catalogue
 from bot.config import Settings, read_environment
 from bot.engine.addons import lora_hashes
 from bot.engine.base import DirectEngine, Listener, Weights
-from bot.engine.models import compiled_dir, hub_cache, load_catalogue, model_files, models_root
+from bot.engine.models import compiled_dir, hub_cache, load_catalogue, load_wildcards, model_files, models_root
 from bot.errors import RequestError
 from bot.files.archive import INPUT_SIDE_PX
 from bot.files.credentials import TYPES, Credentials
@@ -69,6 +69,7 @@ class Studio:
         self.catalogue: Catalogue = load_catalogue(settings)
         self._weights: Weights = weights or model_files(self.catalogue, settings)
         self._engine: DirectEngine = engine or _make_engine(self.catalogue, settings)
+        self._wildcards = load_wildcards(settings.data_dir)
         self._moderator = Moderator()
         self._inputs = InputShelf(settings.data_dir / "inputs")
         self._new_seed = new_seed
@@ -76,7 +77,7 @@ class Studio:
 
     def prepare(self, options: GenerationOptions) -> GenerationRequest:
         """Complete and check what was asked for. Raises RequestError; draws nothing."""
-        request = resolve(options, self.catalogue, new_seed=self._new_seed)
+        request = resolve(options, self.catalogue, new_seed=self._new_seed, wildcards=self._wildcards)
         self._moderator.check_request(request, options.lines)
         return request
 

@@ -12,6 +12,7 @@ from bot.catalogue import ASPECTS, Catalogue, ModelSpec
 from bot.errors import LimitReached, RequestError
 from bot.generation import DRAFT, QUALITIES, STANDARD, GenerationOptions, GenerationRequest, Variant
 from bot.prompts.addons import read_option, resolve_loras, resolve_words, take_tags
+from bot.prompts.choices import NO_WILDCARDS, Wildcards, expand, read
 from bot.prompts.grids import resolve_grid
 from bot.prompts.lists import MAX_LIST_PIXELS, numbered
 from bot.prompts.pictures import resolve_pictures, size_like
@@ -47,6 +48,7 @@ def resolve(
     *,
     new_seed: Callable[[], int],
     max_count: int = MAX_COUNT,
+    wildcards: Wildcards = NO_WILDCARDS,
 ) -> GenerationRequest:
     """Check `options` and fill what was left out from the model's entry.
 
@@ -55,13 +57,15 @@ def resolve(
     nothing is corrected silently. Pure; any thread.
     """
     if options.lines:
-        return _resolve_list(options, catalogue, new_seed)
+        return _resolve_list(options, catalogue, new_seed, wildcards)
     if options.axes:
-        return resolve_grid(options, lambda plain: _resolve_one(plain, catalogue, new_seed, max_count))
-    return _resolve_one(options, catalogue, new_seed, max_count)
+        return resolve_grid(options, lambda plain: _resolve_one(plain, catalogue, new_seed, wildcards, max_count))
+    return _resolve_one(options, catalogue, new_seed, wildcards, max_count)
 
 
-def _resolve_list(options: GenerationOptions, catalogue: Catalogue, new_seed: Callable[[], int]) -> GenerationRequest:
+def _resolve_list(
+    options: GenerationOptions, catalogue: Catalogue, new_seed: Callable[[], int], wildcards: Wildcards
+) -> GenerationRequest:
     """Resolve a list of prompts: one request, and a variant of it for each line."""
     if options.count is not None:
         raise RequestError("A list draws one picture a line; leave the count out.")
@@ -73,7 +77,7 @@ def _resolve_list(options: GenerationOptions, catalogue: Catalogue, new_seed: Ca
             raise RequestError(f"Line {number}: {error}") from None
     count = len(prompts)
     base = _resolve_one(
-        replace(options, prompt=prompts[0][1], lines=()), catalogue, new_seed, max_count=1, pictures=count
+        replace(options, prompt=prompts[0][1], lines=()), catalogue, new_seed, wildcards, max_count=1, pictures=count
     )
     if base.width * base.height * count > MAX_LIST_PIXELS:
         most = MAX_LIST_PIXELS // (base.width * base.height)
@@ -82,17 +86,23 @@ def _resolve_list(options: GenerationOptions, catalogue: Catalogue, new_seed: Ca
             "Split the list, or choose a smaller size."
         )
     variants: list[Variant] = []
-    for number, prompt in prompts:
+    for n, (number, prompt) in enumerate(prompts):
+        line = replace(options, prompt=prompt, lines=(), seed=base.seed + n)
         try:
-            one = _resolve_one(replace(options, prompt=prompt, lines=()), catalogue, lambda: base.seed, max_count=1)
+            one = _resolve_one(line, catalogue, new_seed, wildcards, max_count=1)
         except RequestError as error:
             raise RequestError(f"Line {number}: {error}") from None
-        variants.append(Variant(prompt=one.prompt, loras=one.loras if one.loras != base.loras else None))
-    return replace(base, count=count, variants=tuple(variants))
+        variants.append(Variant(prompt=one.alone(0).prompt, loras=one.loras if one.loras != base.loras else None))
+    return replace(base, count=count, variants=tuple(variants), prompts=())
 
 
 def _resolve_one(
-    options: GenerationOptions, catalogue: Catalogue, new_seed: Callable[[], int], max_count: int, pictures: int = 1
+    options: GenerationOptions,
+    catalogue: Catalogue,
+    new_seed: Callable[[], int],
+    wildcards: Wildcards,
+    max_count: int,
+    pictures: int = 1,
 ) -> GenerationRequest:
     """Resolve what is no list. `pictures` is how many seeds have to fit where there is no count."""
     prompt, tagged = take_tags(checked_text(options.prompt, "prompt", MAX_PROMPT_CHARS))
@@ -110,7 +120,6 @@ def _resolve_one(
             "A LoRA goes into the prompt, not into the negative one; give it a weight below 0 to draw away from it."
         )
     prompt, negative = (resolve_words(text, spec, catalogue) for text in (prompt, negative))
-    check_weights(prompt, spec, "prompt")
     check_weights(negative, spec, "negative prompt")
     style = find_style(options.style, catalogue.styles) if options.style else None
     avoided = (style.negative if style else "", catalogue.negative)
@@ -151,6 +160,7 @@ def _resolve_one(
         variation=drawn_from.variation,
         tiling=drawn_from.tiling,
         loras=loras,
+        prompts=_chosen(prompt.strip(), spec, wildcards, seed, count),
         style=style.id if style else "",
         wrap=style.prompt if style else "",
         more_negative=", ".join(filter(None, avoided)) if spec.negative_prompt else "",
@@ -172,6 +182,21 @@ def _untagged(text: str) -> str:
         return take_tags(text)[0].strip()
     except RequestError:
         return text
+
+
+def _chosen(prompt: str, spec: ModelSpec, wildcards: Wildcards, seed: int, count: int) -> tuple[str, ...]:
+    """Choose among the alternatives of a prompt for each picture, by its own seed; nothing where there are none. Raises RequestError."""
+    scanned = read(prompt, wildcards)
+    if scanned.plain:
+        check_weights(prompt, spec, "prompt")
+        return ()
+    chosen = tuple(expand(scanned, wildcards, seed + n) for n in range(count))
+    for one in chosen:
+        checked_text(one, "prompt with its choices made", MAX_PROMPT_CHARS)
+        if is_blank(one):
+            raise RequestError("The prompt can become empty by its choices; put some words beside them.")
+        check_weights(one, spec, "prompt")
+    return chosen
 
 
 def price(request: GenerationRequest) -> int:

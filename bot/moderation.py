@@ -86,7 +86,8 @@ class Moderator:
     def check_request(self, request: GenerationRequest, lines: Sequence[str] = ()) -> None:
         """Refuse a request for any of its prompts; `lines` is the list it was made of. Raises ModerationRefused, naming the line."""
         if not request.listed:
-            self.check(request.prompt, request.negative_prompt)
+            for prompt in (request.prompt, *request.prompts):
+                self.check(prompt, request.negative_prompt)
             return
         for number, prompt in numbered(lines or [variant.prompt or "" for variant in request.variants]):
             try:

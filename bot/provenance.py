@@ -142,7 +142,8 @@ class EaselRecord:
         """The request that draws this one picture again, or all that are on this sheet."""
         if self.request.axes:
             return self.request
-        return dataclasses.replace(self.request, seed=self.seed, count=1)
+        chosen = self.request.prompts[self.n : self.n + 1]
+        return dataclasses.replace(self.request, seed=self.seed, count=1, prompts=chosen)
 
 
 # `private` and `spoiler` say where a picture was shown, not how it was made.
@@ -155,7 +156,7 @@ _REQUEST_FIELDS: dict[str, type] = {
 _LATER_FIELDS: dict[str, Any] = {
     "quality": STANDARD, "guidance_end": 1.0, "image": "", "strength": 1.0, "mask": "", "control": "", "control_type": "",
     "control_scale": 1.0, "variation": 0.0, "tiling": False, "loras": (), "upscale": 0, "upscale_mode": "", "upscale_source": "",
-    "style": "", "wrap": "", "more_negative": "",
+    "style": "", "wrap": "", "more_negative": "", "prompts": (),
 }  # fmt: skip
 
 
@@ -231,6 +232,8 @@ def parse_easel(text: str) -> EaselRecord | None:
         value = entry.get(name, before)
         if name == "loras":
             value = _loras(value)
+        elif name == "prompts":
+            value = _prompts(value, values["count"])
         if type(value) is not type(before):
             return None
         values[name] = value
@@ -267,6 +270,14 @@ def _variant(own: dict[str, Any]) -> Variant:
     return Variant(**values)
 
 
+def _prompts(value: object, count: int) -> tuple[str, ...] | None:
+    """Read what each picture of a record chose; None where it is none."""
+    if not isinstance(value, (list, tuple)):
+        return None
+    found = [text for text in cast("list[Any]", value) if isinstance(text, str) and len(text) <= readers.KEPT_CHARS]
+    return tuple(found) if len(found) == len(cast("list[Any]", value)) <= count else None
+
+
 def _loras(value: object) -> tuple[tuple[str, float], ...] | None:
     """Read the LoRAs of a record; None where they are none."""
     if not isinstance(value, (list, tuple)):
@@ -292,7 +303,7 @@ def _from_easel(text: str) -> PictureInfo | None:
     extra += [(label, value) for label, value in (("Request", record.job_id), ("Drawn on", record.device)) if value]
     plain = is_plain(asked)
     return PictureInfo(
-        source="easel", prompt=asked.prompt[: readers.KEPT_CHARS],
+        source="easel", prompt=(record.alone.prompts or (asked.prompt,))[0][: readers.KEPT_CHARS],
         negative_prompt=asked.negative_prompt[: readers.KEPT_CHARS], steps=None if plain else asked.num_inference_steps,
         sampler=asked.sampler[:100], guidance=None if plain else asked.guidance_scale,
         seed=None if plain else record.seed, width=asked.width,
@@ -371,7 +382,9 @@ def marks(
         request, n = request.alone(n), 0
     seed = request.seed + n
     chunks = {
-        PARAMETERS_KEY: parameters_text(request, seed, model_name, version, lora_hashes),
+        PARAMETERS_KEY: parameters_text(
+            request.alone(n) if request.prompts else request, seed, model_name, version, lora_hashes
+        ),
         EASEL_KEY: easel_json(request, n, seed, job_id, device, dtype, version),
     }
     return Marks(chunks, iptc_xmp(version, request.prompt))

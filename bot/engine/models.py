@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,9 @@ from bot.engine.upscalers import installed
 from bot.engine.vaes import find_vae
 from bot.engine.weights import ModelFiles
 from bot.errors import ConfigError
+from bot.prompts.choices import Wildcards
 from bot.prompts.styles import SHIPPED, merged, parse_styles
+from bot.prompts.wildcards import MAX_FILE_BYTES, MAX_FILES, parse_wildcards
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +72,27 @@ def load_styles(data_dir: Path) -> tuple[Style, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{own} cannot be read: {error}.") from None
     return merged(shipped, parse_styles(text, str(own)))
+
+
+def load_wildcards(data_dir: Path) -> Wildcards:
+    """Read the operator's `wildcards/**/*.txt`, named by their paths; none where there are none. Raises ConfigError naming file and line."""
+    folder = data_dir / "wildcards"
+    paths = sorted(path for path in folder.rglob("*.txt") if path.is_file()) if folder.is_dir() else []
+    if len(paths) > MAX_FILES:
+        raise ConfigError(f"{folder} has {len(paths)} wildcard files; at most {MAX_FILES} are taken.")
+    texts: dict[str, str] = {}
+    for path in paths:
+        try:
+            if path.stat().st_size > MAX_FILE_BYTES:
+                raise ConfigError(f"{path} is larger than {MAX_FILE_BYTES // 1000} kB; make it smaller.")
+            texts[path.relative_to(folder).with_suffix("").as_posix()] = path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} cannot be read: {error}.") from None
+    if texts:
+        importlib.import_module(
+            "bot.prompts.sampling"
+        )  # the first choice should not keep the event loop waiting for it
+    return parse_wildcards(texts, origin=str(folder))
 
 
 def locate_parts(catalogue: Catalogue, root: Path) -> Catalogue:

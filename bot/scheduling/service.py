@@ -39,6 +39,7 @@ from bot.generation import (
     UpscaleOptions,
 )
 from bot.moderation import ADULT_BY_DEFAULT, AdultPolicy, Moderator
+from bot.prompts.choices import NO_WILDCARDS, Wildcards
 from bot.prompts.upscaling import resolve_upscale
 from bot.provenance import PictureInfo
 from bot.scheduling.announcer import Announcer
@@ -96,6 +97,7 @@ class GenerationService:
         room: int = BATCHES_ADMITTED,
         tick: Callable[[], float] = time.monotonic,
         adult: AdultPolicy = ADULT_BY_DEFAULT,
+        wildcards: Wildcards = NO_WILDCARDS,
     ) -> None:
         """`clock` gives aware moments, `tick` monotonic seconds on any thread; `gpu` may be starting already.
 
@@ -113,6 +115,7 @@ class GenerationService:
         self._max_attempts = max_attempts
         self._tick = tick
         self._adult = adult
+        self._wildcards = wildcards
         self.outbox = Outbox(store)
         """The records of results that take more than one message."""
         self._board = Board(room)
@@ -233,7 +236,7 @@ class GenerationService:
 
     def prepare(self, options: GenerationOptions) -> GenerationRequest:
         """Check what was asked and fill in the rest. Raises RequestError or a kind of it. Pure: before acknowledging."""
-        request = limits.resolve(options, self._catalogue, new_seed=self._new_seed)
+        request = limits.resolve(options, self._catalogue, new_seed=self._new_seed, wildcards=self._wildcards)
         self._moderator.check_request(request, options.lines)
         return request
 

@@ -31,7 +31,8 @@ def request_of(text: str) -> GenerationRequest:
     values: dict[str, Any] = _known(json.loads(text), _REQUEST_FIELDS)
     variants = tuple(_variant(entry) for entry in values.pop("variants", ()))
     axes = tuple(Axis(entry["name"], tuple(entry["values"])) for entry in values.pop("axes", ()))
-    return GenerationRequest(**_with_loras(values), variants=variants, axes=axes)
+    prompts = tuple(values.pop("prompts", ()))
+    return GenerationRequest(**_with_loras(values), prompts=prompts, variants=variants, axes=axes)
 
 
 def _variant(entry: dict[str, Any]) -> Variant:

@@ -50,6 +50,9 @@ def job_info(job: Job, catalogue: Catalogue) -> ui.LayoutView:
     if spec is not None:
         facts.append(("Licence", spec.licence if not spec.licence_url else f"[{spec.licence}]({spec.licence_url})"))
     items: list[ui.Item[Any]] = [_prompts(request)]
+    if request.prompts:
+        chosen = list(dict.fromkeys(request.prompts))
+        items.append(ui.TextDisplay(f"**Drawn as**\n{fenced(chr(10).join(chosen), NEGATIVE_CHARS)}"))
     if request.negative_prompt:
         items.append(ui.TextDisplay(f"**Negative prompt**\n{fenced(request.negative_prompt, NEGATIVE_CHARS)}"))
     items.append(ui.TextDisplay("\n".join(f"**{label}** {value}" for label, value in facts)))

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from bot.catalogue import Style, parse_catalogue
-from bot.engine.models import load_styles
+from bot.engine.models import load_styles, load_wildcards
 from bot.errors import ConfigError, RequestError
 from bot.generation import GenerationOptions, GenerationRequest
 from bot.limits import resolve
 from bot.prompts.styles import PROMPT, SHIPPED, find_style, merged, parse_styles
 from bot.provenance import easel_json, parameters_text, parse_easel
+from bot.store.rows import request_of, request_text
 
 SHIPPED_STYLES = parse_styles(SHIPPED.read_text(encoding="utf-8"), "ours")
 CATALOGUE = replace(
@@ -98,3 +99,48 @@ def test_load_styles_own_file_adds_and_replaces(tmp_path: Path) -> None:
 
 def test_merged_of_equal_ids_the_last_stays() -> None:
     assert merged([Style("a", "A", PROMPT)], [Style("a", "B", PROMPT)]) == (Style("a", "B", PROMPT),)
+
+
+def test_resolve_choices_are_made_by_each_pictures_seed_and_kept_with_the_request() -> None:
+    request = resolved("a {red|green|blue|black|white} cat", seed=5, count=4, style="neon")
+    assert request.prompt == "a {red|green|blue|black|white} cat"
+    assert len(set(request.prompts)) > 1
+    assert resolved("a {red|green|blue|black|white} cat", seed=6).prompts == request.prompts[1:2]
+    assert request.told.alone(2).prompt == f"{request.prompts[2]}, neon lights, glowing at night"
+    record = parse_easel(easel_json(request, 2, 7, "j", "cpu", "fp32", "0"))
+    assert record is not None
+    assert record.request == request
+    assert record.alone.told.alone(0).prompt == request.told.alone(2).prompt
+    assert request_of(request_text(request)) == request
+
+
+def test_resolve_list_makes_the_choices_of_each_line() -> None:
+    request = resolved(lines=("a {red|green} cat", "a dog"), seed=1)
+    assert request.prompts == ()
+    assert request.alone(0).prompt in ("a red cat", "a green cat")
+    assert request.alone(1).prompt == "a dog"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        ("__nowhere__", "There is no wildcard"),
+        ("{ | }", "become empty"),
+        ("{a|b", "has no }"),
+        ("{(red:9)|(red:9)} cat", "goes from 0 to 2"),
+    ],
+)
+def test_resolve_choices_that_will_not_do_are_refused(prompt: str, words: str) -> None:
+    with pytest.raises(RequestError, match=words):
+        resolved(prompt)
+
+
+def test_load_wildcards_files_are_named_by_their_paths_and_wrong_ones_stop_the_start(tmp_path: Path) -> None:
+    (tmp_path / "wildcards" / "places").mkdir(parents=True)
+    (tmp_path / "wildcards" / "places" / "cities.txt").write_text("Rome\n# no\n")
+    wildcards = load_wildcards(tmp_path)
+    request = resolve(GenerationOptions("in __places/cities__"), CATALOGUE, new_seed=lambda: 1, wildcards=wildcards)
+    assert request.prompts == ("in Rome",)
+    (tmp_path / "wildcards" / "empty.txt").write_text("# nothing\n")
+    with pytest.raises(ConfigError, match="empty"):
+        load_wildcards(tmp_path)
