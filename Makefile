@@ -17,12 +17,14 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Easel needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(READY): requirements.txt | $(VENV)/bin/python
+$(READY): requirements.txt requirements-no-deps.txt | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-no-deps.txt
 	@touch $@
 
-$(READY_DEV): requirements-dev.txt requirements-extra.txt requirements.txt | $(VENV)/bin/python
+$(READY_DEV): requirements-dev.txt requirements-extra.txt requirements.txt requirements-no-deps.txt | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-no-deps.txt
 	@touch $@ $(READY)
 
 install: $(READY) ## make .venv with the pinned requirements

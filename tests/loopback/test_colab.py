@@ -18,7 +18,7 @@ from tests.loopback import LoopbackDiscord
 from tests.loopback.process import REPOSITORY
 from tests.loopback.stage import is_drawn
 
-WHAT_IT_NEEDS = ("bot", "cogs", "models", "models.toml", "requirements.txt")
+WHAT_IT_NEEDS = ("bot", "cogs", "models", "models.toml", "requirements.txt", "requirements-no-deps.txt")
 
 
 def filled_in(**form: Any) -> Any:
