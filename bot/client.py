@@ -35,7 +35,7 @@ from bot.ui.variations import VaryButton, VaryStrongButton
 log = logging.getLogger(__name__)
 
 EXTENSIONS = (
-    "cogs.imagine", "cogs.upscale", "cogs.batch", "cogs.grid", "cogs.queue", "cogs.models", "cogs.styles", "cogs.history", "cogs.info",
+    "cogs.imagine", "cogs.expand", "cogs.upscale", "cogs.batch", "cogs.grid", "cogs.queue", "cogs.models", "cogs.styles", "cogs.history", "cogs.info",
     "cogs.privacy", "cogs.help",
 )  # fmt: skip
 

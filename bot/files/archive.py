@@ -211,6 +211,13 @@ class Archive:
             raise _as_storage_error(error) from error
         return InputPicture(opened.picture, verdict, InputRef(digest, opened.picture.width, opened.picture.height))
 
+    async def widen(self, ref: InputRef, side: str, amount: int) -> tuple[InputRef, InputRef]:
+        """Keep an input picture with room around it, and the mask of that room. Raises RequestError, StorageError."""
+        try:
+            return await self._run(self._inputs.widen, ref.digest, side, amount)
+        except OSError as error:
+            raise _as_storage_error(error) from error
+
     async def adopt(self, file: PictureFile) -> InputRef:
         """Keep one of our own finished pictures as one to draw from. Raises JobNotFound where it is gone, StorageError."""
         try:

@@ -13,17 +13,23 @@ from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from bot.errors import RequestError, StorageError
 from bot.files.control_maps import control_map
 from bot.files.marker import write_atomically
 from bot.generation import GenerationRequest, InputPictures, InputRef, RawPicture
+from bot.prompts.pictures import expanded_size, expansion
 
 log = logging.getLogger(__name__)
 
 FRESH_S = 3600.0
 """A picture is taken in before its request is committed; until then it belongs to nobody yet."""
+WIDEST_PX = 2048
+"""A widened picture is no longer than this."""
+OVERLAP = 0.03
+"""The share of a picture's shorter side that is redrawn along an edge that goes on, so that no seam shows."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 GONE = "The picture that this is to be drawn from is not kept any more; send it again."
 
@@ -56,6 +62,27 @@ class InputShelf:
             picture = _raw(image)
         assert picture is not None
         return InputRef(self.put(picture), picture.width, picture.height)
+
+    def widen(self, digest: str, side: str, amount: int) -> tuple[InputRef, InputRef]:
+        """Keep a picture with room around it, and the mask of that room; a little of the picture's edge is redrawn with it.
+
+        Raises RequestError, StorageError, OSError.
+        """
+        picture = self.read(digest)
+        around = expansion(*picture.size, side, amount)
+        scale = min(1.0, WIDEST_PX / max(expanded_size(*picture.size, side, amount)))
+        if scale < 1:
+            picture = picture.resize((max(1, int(picture.width * scale)), max(1, int(picture.height * scale))))
+            around = expansion(*picture.size, side, amount)
+        left, top, right, bottom = around
+        wide_px, high_px = left + picture.width + right, top + picture.height + bottom
+        pixels = np.pad(np.asarray(picture), ((top, bottom), (left, right), (0, 0)), mode="edge")
+        mask = np.full((high_px, wide_px, 3), 255, np.uint8)
+        first, upper, last, lower = (int(OVERLAP * min(picture.size)) * (beyond > 0) for beyond in around)
+        mask[top + upper : top + picture.height - lower, left + first : left + picture.width - last] = 0
+        made = [RawPicture(0, 0, wide_px, high_px, one.tobytes()) for one in (pixels, mask)]
+        wide, where = (InputRef(self.put(one), one.width, one.height) for one in made)
+        return wide, where
 
     def read(self, digest: str) -> Image.Image:
         """Open a picture. Raises RequestError where it is gone, StorageError where it cannot be read."""

@@ -16,6 +16,15 @@ MAX_CONTROL_SCALE = 2.0
 _SAME_SHAPE = 0.02
 
 
+SIDES: dict[str, tuple[int, int, int, int]] = {
+    "all": (1, 1, 1, 1), "left": (1, 0, 0, 0), "top": (0, 1, 0, 0), "right": (0, 0, 1, 0), "bottom": (0, 0, 0, 1),
+    "left and right": (1, 0, 1, 0), "top and bottom": (0, 1, 0, 1),
+}  # fmt: skip
+"""Where a picture can be gone on with: left, top, right, bottom."""
+MIN_EXPAND, MAX_EXPAND = 10, 100
+"""How much is added in all along an axis, in percent of the picture's own length."""
+
+
 @dataclass(frozen=True, slots=True)
 class FromPictures:
     """The part of a request that is about its pictures, by its names there."""
@@ -64,6 +73,27 @@ def size_like(picture: InputRef, spec: ModelSpec) -> tuple[int, int]:
     while width * height > spec.max_pixels:  # rounding upwards, twice
         width, height = (width - multiple, height) if width >= height else (width, height - multiple)
     return width, height
+
+
+def expansion(width: int, height: int, side: str, amount: int) -> tuple[int, int, int, int]:
+    """Tell what is added to a picture left, at the top, right and at the bottom, in pixels. Raises RequestError."""
+    sides = SIDES.get(side)
+    if sides is None:
+        raise RequestError(f"A picture goes on at one of {', '.join(SIDES)}.")
+    if not MIN_EXPAND <= amount <= MAX_EXPAND:
+        raise RequestError(f"The amount goes from {MIN_EXPAND} to {MAX_EXPAND} percent.")
+    left, top, right, bottom = sides
+    across, down = (max(1, round(length * amount / 100)) for length in (width, height))
+    return (
+        left * across // (left + right or 1), top * down // (top + bottom or 1),
+        right * across // (left + right or 1), bottom * down // (top + bottom or 1),
+    )  # fmt: skip
+
+
+def expanded_size(width: int, height: int, side: str, amount: int) -> tuple[int, int]:
+    """Tell how large a picture is with what is added. Raises RequestError."""
+    left, top, right, bottom = expansion(width, height, side, amount)
+    return left + width + right, top + height + bottom
 
 
 def _image(options: GenerationOptions, spec: ModelSpec) -> str:

@@ -359,6 +359,10 @@ class GenerationService:
         allowed = self._adult.allows(age_restricted=age_restricted)
         return (await self._archive.take_input(data, adult_allowed=allowed, mask=mask, whole=whole)).ref
 
+    async def widen_input(self, ref: InputRef, side: str, amount: int) -> tuple[InputRef, InputRef]:
+        """Give an input picture room by side, `amount` percent of it: the wider picture and the mask of the room. Raises RequestError."""
+        return await self._archive.widen(ref, side, amount)
+
     async def take_result(self, job: Job, n: int, *, age_restricted: bool) -> InputRef:
         """Keep picture `n` (from 0) of a finished request as one to draw from, as `take_input` does.
 

@@ -109,6 +109,15 @@ async def test_fault_35_model_that_is_missing_or_does_not_fit_is_named(
     await pocket.draw("eve", steps=2)
 
 
+@pytest.mark.fault(35)
+async def test_fault_35_lora_that_is_missing_is_named_before_anything_is_queued(pocket: VictimStage) -> None:
+    before = len(pocket.jobs())
+    asked = await (await pocket.imagine("ada", prompt="a house", lora="nonesuch:0.5")).answered()
+    assert "There is no LoRA 'nonesuch'" in asked.private_text
+    assert len(pocket.jobs()) == before
+    await pocket.draw("eve", steps=2)
+
+
 @pytest.mark.fault(32)
 async def test_fault_32_device_that_fails_for_good_restarts_the_process_and_the_requests_are_drawn_once(
     victims: Victims,

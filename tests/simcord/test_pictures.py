@@ -159,3 +159,30 @@ async def test_imagine_style_wraps_the_prompt_and_the_card_shows_what_was_typed(
     assert "**Pixel art** `pixel-art`" in "\n".join(texts(listed.response.components))
     refused = await world.ada.slash(world.channel, "imagine", prompt=STAR, style="nean")
     assert "did you mean neon" in refused.response.content
+
+
+async def test_expand_draws_around_a_picture_and_keeps_its_middle(world: World) -> None:
+    asked: dict[str, Any] = {"image": ("disc.png", disc(200, 200)), "side": "left and right", "amount": 100, "steps": 4}
+    del asked["steps"]
+    message = await world.drawn(await world.ada.slash(world.channel, "expand", prompt=STAR, **asked))
+    job = await job_of(world, message)
+    assert job.request.width == pytest.approx(2 * job.request.height, abs=16)
+    data = await world.easel.client.http.get_from_cdn(message.attachments[0].url)
+    drawn = Image.open(io.BytesIO(data)).convert("RGB")
+    middle = drawn.getpixel((int(drawn.width * (0.25 + 0.5 * 0.7)), drawn.height // 2))
+    assert middle[0] > 200 > 100 > middle[2]  # type: ignore[index]  # the disc is still red
+    edge = drawn.getpixel((2, drawn.height // 2))
+    assert edge != (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"image": ("a.txt", b"x")}, "Attach a PNG"), ({"image": ("a.png", b"x")}, "not a PNG")],
+    ids=["another kind", "no picture"],
+)
+async def test_expand_picture_that_will_not_do_gets_one_private_sentence(
+    world: World, options: dict[str, Any], words: str
+) -> None:
+    answer = last_answer(await world.ada.slash(world.channel, "expand", prompt=STAR, **options))
+    assert answer.ephemeral
+    assert words in answer.content

@@ -212,7 +212,6 @@ def test_embedding_in_a_prompt_changes_its_pixels_and_no_other_prompts(engine: D
     assert engine.generate(request("a cat"), Notes()).pictures[0].pixels == before.pixels
 
 
-@pytest.mark.fault(35)
 def test_lora_whose_file_is_gone_or_damaged_costs_its_request_alone(
     engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -135,3 +135,27 @@ def test_control_map_ready_made_is_left_alone_and_one_that_nothing_makes_is_name
     assert control_map(picture, "raw depth").tobytes() == picture.tobytes()
     with pytest.raises(RequestError, match="send a ready-made one as “raw depth”"):
         control_map(picture, "depth")
+
+
+def test_widen_keeps_the_picture_and_masks_what_is_new_with_a_little_of_its_edge(tmp_path: Path) -> None:
+    shelf = InputShelf(tmp_path)
+    picture = Image.effect_noise((100, 50), 80).convert("RGB")
+    wide, where = shelf.widen(shelf.put(raw(picture)), "right", 50)
+    assert (wide.width, wide.height) == (where.width, where.height) == (150, 50)
+    assert shelf.read(wide.digest).crop((0, 0, 100, 50)).tobytes() == picture.tobytes()
+    mask = np.asarray(shelf.read(where.digest))[..., 0]
+    assert (mask[:, :98] == 0).all()
+    assert (mask[:, 99:] == 255).all()
+
+
+def test_widen_large_picture_is_made_smaller_first(tmp_path: Path) -> None:
+    shelf = InputShelf(tmp_path)
+    wide, _ = shelf.widen(shelf.put(raw(Image.new("RGB", (2048, 100)))), "all", 100)
+    assert wide.width <= 2048
+
+
+@pytest.mark.parametrize(("side", "amount"), [("inside", 50), ("all", 5), ("all", 101)])
+def test_widen_what_cannot_be_is_refused(tmp_path: Path, side: str, amount: int) -> None:
+    shelf = InputShelf(tmp_path)
+    with pytest.raises(RequestError):
+        shelf.widen(shelf.put(raw(Image.new("RGB", (8, 8)))), side, amount)

@@ -78,7 +78,6 @@ def test_resolve_loras_of_prompt_and_option_go_together_by_their_proper_names(ca
     assert request_of(request_text(request)) == request
 
 
-@pytest.mark.fault(35)
 @pytest.mark.parametrize(
     ("options", "words"),
     [
