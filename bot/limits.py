@@ -6,7 +6,7 @@ import difflib
 import math
 import unicodedata
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from bot.catalogue import ASPECTS, Catalogue, ModelSpec
 from bot.errors import LimitReached, RequestError
@@ -85,15 +85,16 @@ def _resolve_list(
             f"{count} pictures of {base.width}×{base.height} are too many for one request; at most {most} fit. "
             "Split the list, or choose a smaller size."
         )
-    variants: list[Variant] = []
+    each: list[GenerationRequest] = []
     for n, (number, prompt) in enumerate(prompts):
         line = replace(options, prompt=prompt, lines=(), seed=base.seed + n)
         try:
-            one = _resolve_one(line, catalogue, new_seed, wildcards, max_count=1)
+            each.append(_resolve_one(line, catalogue, new_seed, wildcards, max_count=1))
         except RequestError as error:
             raise RequestError(f"Line {number}: {error}") from None
-        variants.append(Variant(prompt=one.alone(0).prompt, loras=one.loras if one.loras != base.loras else None))
-    return replace(base, count=count, variants=tuple(variants), prompts=())
+    shared = all(one.loras == base.loras for one in each)
+    variants = (Variant(one.alone(0).prompt, loras=None if shared else one.loras) for one in each)
+    return replace(base, count=count, variants=tuple(variants), prompts=(), loras=base.loras if shared else ())
 
 
 def _resolve_one(
@@ -150,15 +151,7 @@ def _resolve_one(
         spoiler=options.spoiler,
         quality=quality,
         guidance_end=spec.guidance_end,
-        image=drawn_from.image,
-        strength=drawn_from.strength,
-        mask=drawn_from.mask,
-        control=drawn_from.control,
-        control_type=drawn_from.control_type,
-        control_scale=drawn_from.control_scale,
-        base_seed=drawn_from.base_seed,
-        variation=drawn_from.variation,
-        tiling=drawn_from.tiling,
+        **asdict(drawn_from),
         loras=loras,
         prompts=_chosen(prompt.strip(), spec, wildcards, seed, count),
         style=style.id if style else "",
@@ -187,7 +180,9 @@ def _untagged(text: str) -> str:
 def _chosen(prompt: str, spec: ModelSpec, wildcards: Wildcards, seed: int, count: int) -> tuple[str, ...]:
     """Choose among the alternatives of a prompt for each picture, by its own seed; nothing where there are none. Raises RequestError."""
     scanned = read(prompt, wildcards)
-    if scanned.plain:
+    if (
+        scanned.plain and expand(scanned, wildcards, seed) == prompt
+    ):  # nothing to choose, no brace written with a backslash
         check_weights(prompt, spec, "prompt")
         return ()
     chosen = tuple(expand(scanned, wildcards, seed + n) for n in range(count))

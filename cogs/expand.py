@@ -65,7 +65,7 @@ class Expand(commands.Cog):
             restricted = age_restricted(interaction.channel)
             picture = await take(house, image.url, restricted=restricted)
             wide, mask = await house.service.widen_input(picture, side, amount)
-            return replace(house.service.prepare(replace(options, image=wide, mask=mask)), seed=known.seed)
+            return house.service.prepare(replace(options, image=wide, mask=mask, seed=known.seed))
 
         await draw(interaction, house, known, complete)
 

@@ -66,7 +66,7 @@ class Drawing:
         """
         if self.tiles is not None:
             return self.fresh[:1]
-        if not self.request.variants:
+        if not (self.request.variants or self.request.prompts):
             return list(self.fresh)
         first = self._but_for_seed(self.fresh[0])
         return [n for n in self.fresh if self._but_for_seed(n) == first]

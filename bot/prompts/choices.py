@@ -107,6 +107,7 @@ class _Scan:
         self._wildcards = 0
 
     def run(self) -> Scanned:
+        """Read the whole text, once. Raises RequestError."""
         while self._at < len(self._text):
             found = _SPECIAL.search(self._text, self._at)
             end = found.start() if found else len(self._text)

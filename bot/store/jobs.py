@@ -305,7 +305,10 @@ class JobStore:
 
     async def inputs(self) -> frozenset[str]:
         """List the digests of all pictures that requests are drawn from."""
-        query = select(jobs.c.request).where(or_(*(jobs.c.request.like(f'%"{name}": "_%') for name in _INPUTS)))
+        named = (
+            jobs.c.request.contains(f'"{name}": "') & ~jobs.c.request.contains(f'"{name}": ""') for name in _INPUTS
+        )
+        query = select(jobs.c.request).where(or_(*named))
 
         def work(connection: Connection) -> frozenset[str]:
             return frozenset(

@@ -22,7 +22,7 @@ from bot.generation import Actor, GenerationOptions, GenerationRequest, InputRef
 from bot.prompts.addons import spelled as spelled_loras
 from bot.prompts.upscaling import options_of_upscale
 from bot.ui.answers import guarded, whisper
-from bot.ui.forms import REF, edit_form, editable, input_form, picture_options, ref_of, spelled
+from bot.ui.forms import REF, edit_form, editable, input_form, list_lines, picture_options, ref_of, spelled
 from bot.ui.house import House, actor_of, house_of, may_draw, origin_of
 from bot.ui.info import job_info
 
@@ -262,7 +262,7 @@ def options_of(request: GenerationRequest) -> GenerationOptions:
     """Turn a complete request back into options, all filled in."""
     return GenerationOptions(
         prompt=request.prompt,
-        lines=tuple(variant.prompt or "" for variant in request.variants) if request.listed else (),
+        lines=list_lines(request) if request.listed else (),
         axes=request.axes,
         negative_prompt=request.negative_prompt or None,
         model=request.model,

@@ -16,6 +16,7 @@ from bot.errors import RequestError
 from bot.generation import STANDARD, GenerationOptions, GenerationRequest, InputRef, Job
 from bot.limits import MAX_NEGATIVE_CHARS, MAX_PROMPT_CHARS
 from bot.prompts.addons import spelled as spelled_loras
+from bot.prompts.addons import tags
 from bot.prompts.lists import split_lines
 from bot.prompts.pictures import STRENGTH
 from bot.prompts.text import quoted
@@ -119,7 +120,12 @@ def editable(request: GenerationRequest) -> bool:
 
 
 def _listed(request: GenerationRequest) -> str:
-    return "\n".join(variant.prompt or "" for variant in request.variants)
+    return "\n".join(list_lines(request))
+
+
+def list_lines(request: GenerationRequest) -> tuple[str, ...]:
+    """Write the lines of a list as they may be typed, those with LoRAs of their own with the tags that name them."""
+    return tuple(f"{one.prompt or ''} {tags(one.loras or ())}".strip() for one in request.variants)
 
 
 def _list_box(value: str) -> ui.Label[Any]:

@@ -50,7 +50,7 @@ async def draw_with(
 
     async def complete() -> GenerationRequest:
         refs = await _take_all(house, files, age_restricted(interaction.channel))
-        return replace(house.service.prepare(replace(options, **refs)), seed=known.seed)
+        return house.service.prepare(replace(options, **refs, seed=known.seed))  # by which its choices are made
 
     await draw(interaction, house, known, complete if files else None)
 

@@ -11,6 +11,7 @@ from bot.catalogue import VARIED, Catalogue
 from bot.generation import InputRef, Job
 from bot.ui.buttons import JOB, JobButton, PictureButton, draw, drawable_job, options_of
 from bot.ui.house import House, age_restricted
+from bot.ui.inputs import NOT_YET
 
 SUBTLE, STRONG = 0.2, 0.6
 """How far towards another seed's noise."""
@@ -66,7 +67,7 @@ async def _vary(
         await draw(interaction, house, house.service.prepare(options))
         return
     options = replace(options, base_seed=None, variation=None, strength=strength, mask=None)
-    guess = InputRef("0" * 64, job.request.width, job.request.height)
+    guess = InputRef(NOT_YET, job.request.width, job.request.height)
     known = house.service.prepare(replace(options, image=guess))
 
     async def complete() -> Any:

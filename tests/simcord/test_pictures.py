@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
-from bot.generation import JobStatus
+from bot.generation import GenerationOptions, JobStatus
 from tests.simcord.conftest import World
 from tests.simcord.test_commands import last_answer
 from tests.support import labels, texts
@@ -186,3 +186,12 @@ async def test_expand_picture_that_will_not_do_gets_one_private_sentence(
     answer = last_answer(await world.ada.slash(world.channel, "expand", prompt=STAR, **options))
     assert answer.ephemeral
     assert words in answer.content
+
+
+async def test_imagine_choices_with_a_picture_are_made_by_the_seed_that_is_drawn_with(world: World) -> None:
+    prompt = "a {red|green|blue|black|white|pink} star"
+    asked: dict[str, Any] = {"prompt": prompt, "image": ("disc.png", disc()), "steps": 2, "count": 2}
+    message = await world.drawn(await world.ada.slash(world.channel, "imagine", **asked))
+    request = (await job_of(world, message)).request
+    same = world.easel.service.prepare(GenerationOptions(prompt, seed=request.seed, count=2))
+    assert request.prompts == same.prompts

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bot.engine import drawings
@@ -14,7 +15,7 @@ from bot.errors import InvalidOutput
 from bot.generation import Axis, GenerationRequest, InputPictures, RawPicture, Variant
 from tests.unit.engine.fakes import Notes, request
 from tests.unit.engine.orders import same
-from tests.unit.engine.test_diffusers_engine import engine_of_two
+from tests.unit.engine.test_diffusers_engine import engine_of_two, pixels
 from tests.unit.engine.test_general import general, traced
 
 PROMPTS = ("a forest", "a red circle", "a blue star")
@@ -117,3 +118,13 @@ def test_list_from_a_picture_begins_each_from_it(engine: DiffusersEngine) -> Non
     asked = listed(*PROMPTS[:2], image="0" * 64, strength=0.5)
     for picture in engine.generate(asked, Notes(), inputs).pictures:
         same(picture, engine.generate(asked.alone(picture.n), Notes(), inputs).pictures[0])
+
+
+def test_choices_each_picture_is_drawn_from_its_own(engine: DiffusersEngine) -> None:
+    chosen = ("a red circle on a white background", "a blue square on a white background")
+    asked = request("a {red circle|blue square} on a white background", count=2, prompts=chosen, seed=5)
+    both = engine.generate(asked, Notes()).pictures
+    for n, prompt in enumerate(chosen):
+        (alone,) = engine.generate(request(prompt, seed=5 + n), Notes()).pictures
+        assert np.abs(pixels(both[n]) - pixels(alone)).max() <= 2
+    assert np.abs(pixels(both[0]) - pixels(both[1])).mean() > 5

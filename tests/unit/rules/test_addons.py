@@ -15,6 +15,7 @@ from bot.generation import GenerationOptions, GenerationRequest
 from bot.limits import resolve
 from bot.prompts.addons import offered, read_option, spelled, take_tags
 from bot.store.rows import request_of, request_text
+from bot.ui.buttons import options_of
 
 ENTRY = '[models.{id}]\nname = "{name}"\nsource = "a/b"\nfamily = "{family}"\nlicence = "MIT"\n'
 MODELS = [
@@ -162,3 +163,19 @@ def test_parse_easel_with_loras_that_are_none_is_none(catalogue: Catalogue, valu
 def test_parse_catalogue_addon_that_cannot_be_is_named(family: str, line: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         parse_catalogue(ENTRY.format(id="m", name="M", family=family) + line, origin="m.toml")
+
+
+def test_resolve_list_keeps_the_loras_of_each_line_and_again_takes_them_up(catalogue: Catalogue) -> None:
+    lines = ("a cat <lora:chalk:0.5>", "a dog", "a cow <lora:chalk>")
+    request = asked(catalogue, lines=lines)
+    assert [request.alone(n).loras for n in range(3)] == [(("chalk", 0.5),), (), (("chalk", 1.0),)]
+    again = resolve(options_of(request), catalogue, new_seed=lambda: 1)
+    assert [again.alone(n).loras for n in range(3)] == [request.alone(n).loras for n in range(3)]
+    assert [variant.prompt for variant in again.variants] == ["a cat", "a dog", "a cow"]
+    shared = asked(catalogue, lines=("a cat", "a dog"), lora="chalk:0.5")
+    assert (shared.loras, shared.variants[1].loras) == ((("chalk", 0.5),), None)
+
+
+def test_resolve_brace_with_a_backslash_is_a_brace(catalogue: Catalogue) -> None:
+    request = asked(catalogue, r"a \{red|green\} cat")
+    assert request.alone(0).prompt == "a {red|green} cat"
