@@ -24,6 +24,7 @@ from bot.catalogue import Catalogue
 from bot.config import Settings
 from bot.errors import ConfigError, DiscordUnreachable, EaselError
 from bot.exits import EXIT_BAD_TOKEN, EXIT_DATABASE, EXIT_DEVICE_LOST, EXIT_GATEWAY_REFUSED, EXIT_OK
+from bot.prompts.choices import NO_WILDCARDS, Wildcards
 from bot.systemd import ALIVE, READY, STOPPING, Systemd
 
 if TYPE_CHECKING:
@@ -79,20 +80,22 @@ class Machine:
     weights: Weights
     marker: Marker
     gpu: GpuThread
+    wildcards: Wildcards = NO_WILDCARDS
 
 
 def start_machine(settings: Settings) -> Machine:
-    """Choose the models, load what pictures are signed with, and start the GPU thread, which imports torch at once.
+    """Choose the models, load what pictures are signed with and the operator's words, and start the GPU thread, which imports torch at once.
 
     Raises ConfigError.
     """
     from bot.engine.diffusers_engine import DiffusersEngine
-    from bot.engine.models import compiled_dir, hub_cache, load_catalogue, model_files, models_root
+    from bot.engine.models import compiled_dir, hub_cache, load_catalogue, load_wildcards, model_files, models_root
     from bot.files.marker import load_marker
     from bot.scheduling.gpu_thread import GpuThread
 
     catalogue = load_catalogue(settings)
     marker = load_marker(settings, version=__version__, now=utc_now())
+    wildcards = load_wildcards(settings.data_dir)
     engine = DiffusersEngine(
         catalogue,
         models_root=models_root(settings),
@@ -106,7 +109,7 @@ def start_machine(settings: Settings) -> Machine:
     )
     gpu = GpuThread(engine)
     gpu.start()
-    return Machine(settings, catalogue, model_files(catalogue, settings), marker, gpu)
+    return Machine(settings, catalogue, model_files(catalogue, settings), marker, gpu, wildcards)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +179,6 @@ def _service(
     clock: Callable[[], datetime], adult: AdultPolicy, why_not: WhyNot,
 ) -> GenerationService:  # fmt: skip
     from bot.engine.addons import lora_hashes
-    from bot.engine.models import load_wildcards
     from bot.files.archive import Archive
     from bot.limits import PIXEL_STEPS
     from bot.moderation import Moderator
@@ -211,7 +213,7 @@ def _service(
         why_not=why_not,
         room=BATCHES_ADMITTED * settings.max_batch,
         adult=adult,
-        wildcards=load_wildcards(settings.data_dir),
+        wildcards=machine.wildcards,
     )
 
 

@@ -30,7 +30,6 @@ from bot.ui.submit import (
     input_form_submitted,
     list_form_submitted,
 )
-from bot.ui.variations import VaryButton, VaryStrongButton
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +98,7 @@ class EaselClient(commands.Bot):
         """Start what stands below, load the cogs, register commands where Discord's differ. Raises EaselError."""
         if self.before_commands is not None:
             await self.before_commands()
-        self.add_dynamic_items(*BUTTONS, VaryButton, VaryStrongButton)
+        self.add_dynamic_items(*BUTTONS)
         for extension in EXTENSIONS:
             await self.load_extension(extension)
         for delay_s in (*REGISTER_AGAIN_S, None):

@@ -11,7 +11,7 @@ from discord.ext import commands
 
 from bot import limits
 from bot.catalogue import ASPECTS, CONTROL_TYPES
-from bot.errors import AttachmentRefused, NotPermitted
+from bot.errors import AttachmentRefused
 from bot.generation import QUALITIES, GenerationOptions
 from bot.prompts.addons import offered
 from bot.prompts.pictures import MAX_CONTROL_SCALE
@@ -19,9 +19,10 @@ from bot.ui.answers import guarded
 from bot.ui.buttons import check_may_draw
 from bot.ui.cards import input_card
 from bot.ui.choices import loras_matching, matching, models_matching, samplers_matching
-from bot.ui.house import House, age_restricted, house_of, may_draw
+from bot.ui.house import House, age_restricted, house_of
 from bot.ui.inputs import check_file, draw_with, take
 from bot.ui.media import PICTURE_SUFFIXES, media_of
+from bot.ui.variations import VARY_ITEMS
 
 
 class Imagine(commands.Cog):
@@ -89,8 +90,7 @@ class Imagine(commands.Cog):
         spoiler: bool = False,
     ) -> None:
         """Check what needs no waiting, acknowledge, queue."""
-        if not may_draw(interaction):
-            raise NotPermitted("You may not use commands in this channel, so you cannot draw here.")
+        check_may_draw(interaction, self.house)
         options = GenerationOptions(
             prompt, negative_prompt, model, aspect, width, height, count, steps, guidance, seed, sampler,
             private, spoiler, quality, strength=strength, control_type=control_type, control_scale=control_scale, tiling=tiling,
@@ -139,6 +139,7 @@ async def setup(bot: commands.Bot) -> None:
     """Load the cog and its message command, which discord.py does not take from a cog by itself."""
     cog = Imagine(bot.house)  # type: ignore[attr-defined]  # EaselClient carries it
     await bot.add_cog(cog)
+    bot.add_dynamic_items(*VARY_ITEMS)
 
     async def use_as_input(interaction: discord.Interaction[Any], message: discord.Message) -> None:
         await guarded(interaction, cog.use_as_input(interaction, message))

@@ -20,7 +20,7 @@ from bot.scheduling.events import Drawing
 from bot.ui import words
 from bot.ui.buttons import AgainButton, CancelButton, DeleteButton, DescribeButton, EditButton, InfoButton
 from bot.ui.forms import editable
-from bot.ui.upscaling import upscale_rows
+from bot.ui.upscaling import UpscaleSelect, upscale_items
 from bot.ui.variations import VaryButton, VaryStrongButton, is_variation
 from bot.ui.view import sealed
 
@@ -137,7 +137,13 @@ def result(
         items.append(ui.File(f"attachment://{archive}", spoiler=job.request.spoiler))
     # Those of further messages, too, whose buttons are here.
     visible = [file for file in job.files if not (hidden and file.flagged)]
-    rows = [*upscale_rows(job, visible), *vary_rows(job, visible), result_row(job)]
+    enlarge, vary = upscale_items(job, visible), vary_items(job, visible)
+    # A select takes a row for itself.
+    together = len(enlarge) + len(vary) <= BUTTONS_A_ROW and not any(
+        isinstance(item, UpscaleSelect) for item in enlarge
+    )
+    rows = [_row(*items) for items in ([[*enlarge, *vary]] if together else [enlarge, vary]) if items]
+    rows.append(result_row(job))
     return _card(GREEN, *items, ui.TextDisplay("\n".join(lines)), *rows)
 
 
@@ -159,7 +165,7 @@ def gallery_item(job: Job, file: PictureFile) -> discord.MediaGalleryItem:
     return discord.MediaGalleryItem(f"attachment://{file.file_name}", description=alt, spoiler=job.request.spoiler)
 
 
-def vary_rows(job: Job, visible: Sequence[PictureFile]) -> list[ui.ActionRow[Any]]:
+def vary_items(job: Job, visible: Sequence[PictureFile]) -> list[ui.Item[Any]]:
     """Give *Vary* for each of the pictures, of many the first ones, and of a variation the stronger one."""
     if job.request.axes or job.request.upscale:  # a sheet's pictures are no files of their own
         return []
@@ -167,7 +173,7 @@ def vary_rows(job: Job, visible: Sequence[PictureFile]) -> list[ui.ActionRow[Any
     vary: list[ui.Item[Any]] = [VaryButton(job.id, file.n, alone=alone) for file in visible[:BUTTONS_A_ROW]]
     if is_variation(job) and len(vary) < BUTTONS_A_ROW:
         vary.append(VaryStrongButton(job.id))
-    return [_row(*vary)] if vary else []
+    return vary
 
 
 def result_row(job: Job) -> ui.ActionRow[Any]:

@@ -46,7 +46,6 @@ async def draw_with(
     # Discord measures pictures; one that it could not measure is taken for a square until it is opened.
     guessed = {name: InputRef(NOT_YET, file.width or 512, file.height or 512) for name, file in files.items()}
     known = house.service.prepare(replace(options, **_comparable(guessed)))
-    house.service.check_room(interaction.user.id)
 
     async def complete() -> GenerationRequest:
         refs = await _take_all(house, files, age_restricted(interaction.channel))

@@ -92,7 +92,7 @@ class StrongerButton(JobButton, template=rf"easel:v1:stronger:{JOB}:(?P<how>4|de
 UPSCALE_ITEMS: tuple[type[ui.DynamicItem[Any]], ...] = (UpscaleButton, UpscaleSelect, StrongerButton)
 
 
-def upscale_rows(job: Job, shown: Sequence[PictureFile]) -> list[ui.ActionRow[Any]]:
+def upscale_items(job: Job, shown: Sequence[PictureFile]) -> list[ui.Item[Any]]:
     """Give what enlarges a result's pictures: none where all are too large for it, or a sheet compares them."""
     items: list[ui.Item[Any]] = []
     if job.request.upscale:
@@ -103,7 +103,7 @@ def upscale_rows(job: Job, shown: Sequence[PictureFile]) -> list[ui.ActionRow[An
             items = [UpscaleSelect(job.id, numbers)]
         else:
             items = [UpscaleButton(job.id, n, alone=job.request.count == 1) for n in numbers]
-    return [ui.ActionRow(*items)] if items else []
+    return items
 
 
 def _stronger(request: GenerationRequest) -> list[str]:

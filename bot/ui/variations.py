@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import discord
+from discord import ui
 
 from bot.catalogue import VARIED, Catalogue
 from bot.generation import InputRef, Job
@@ -46,6 +47,9 @@ class VaryStrongButton(JobButton, template=rf"easel:v1:varymore:{JOB}"):
         else:
             options = replace(options, strength=STRONG_STRENGTH)
         await draw(interaction, house, house.service.prepare(options))
+
+
+VARY_ITEMS: tuple[type[ui.DynamicItem[Any]], ...] = (VaryButton, VaryStrongButton)
 
 
 def is_variation(job: Job) -> bool:
