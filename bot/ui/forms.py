@@ -191,7 +191,7 @@ def read_form(data: Mapping[str, Any], job: Job) -> GenerationOptions:
     model = answers.get("model") or job.request.model
     pictures = picture_options(job.request)
     values: dict[str, Any] = {
-        **{name: pictures[name] for name in ("image", "mask", "control", "base_seed", "variation")},
+        **{name: pictures[name] for name in ("image", "mask", "control", "reference", "base_seed", "variation")},
         "prompt": answers.get("prompt", ""),
         "lines": split_lines(answers.get("prompts", "")) if job.request.listed else (),
         "negative_prompt": answers.get("negative_prompt") or None,
@@ -225,6 +225,7 @@ def picture_options(request: GenerationRequest) -> dict[str, Any]:
         "control": ref(request.control),
         "control_type": request.control_type or None,
         "control_scale": request.control_scale if request.control else None,
+        "reference": ref(request.reference),
         "base_seed": request.base_seed,
         "variation": None if request.base_seed is None else request.variation,
         "tiling": request.tiling,
