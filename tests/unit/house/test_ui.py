@@ -14,6 +14,7 @@ from bot.catalogue import parse_catalogue
 from bot.client import same_commands
 from bot.errors import NotPermitted, RequestError, StorageError
 from bot.generation import FetchProgress, GenerationRequest, Job, JobStatus, Origin, PictureFile, Place
+from bot.prompts.again import options_of
 from bot.scheduling.events import Drawing
 from bot.ui import buttons, cards, words
 from bot.ui.forms import edit_form, more_lines, read_form, read_more
@@ -188,7 +189,7 @@ def test_read_form_draft_instead_leaves_untouched_boxes_to_the_drafts_defaults()
 
 def test_a_draft_is_one_again_and_says_so() -> None:
     request = replace(JOB.request, quality="draft")
-    assert buttons.options_of(request).quality == "draft"
+    assert options_of(request).quality == "draft"
     assert words.request_facts(request, "Pocket")[0] == "Pocket, draft"
     assert words.request_facts(JOB.request, "Pocket")[0] == "Pocket"
     assert "quality: draft" in more_lines(replace(JOB, request=request))
