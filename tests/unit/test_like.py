@@ -111,7 +111,7 @@ def test_like_a_picture_of_each_option_draws_it_again_and_info_tells_it(
     path = drawn(studio, request, tmp_path / "first.png")[-1]
     with Image.open(path) as image:
         told = provenance.read_info(
-            {key: text for key, text in image.info.items() if isinstance(text, str)}, image.size
+            {str(key): text for key, text in image.info.items() if isinstance(text, str)}, image.size
         )
     assert told is not None
     said = "\n".join([told.negative_prompt, *(f"{label}: {value}" for label, value in provenance.facts(told))])
