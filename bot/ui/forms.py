@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, cast
 
 import discord
@@ -18,7 +18,7 @@ from bot.limits import MAX_NEGATIVE_CHARS, MAX_PROMPT_CHARS
 from bot.prompts.addons import spelled as spelled_loras
 from bot.prompts.again import list_lines, picture_options
 from bot.prompts.lists import split_lines
-from bot.prompts.pictures import STRENGTH
+from bot.prompts.pictures import MASKED_STRENGTH, STRENGTH
 from bot.prompts.text import quoted
 from bot.ui.words import number
 
@@ -80,6 +80,24 @@ def read_input_form(data: Mapping[str, Any], ref: InputRef) -> GenerationOptions
         "image": ref,
     }
     return GenerationOptions(**{**values, **read_more(answers.get("more", ""))})
+
+
+def part_form(custom_id: str, request: GenerationRequest) -> ui.Modal:
+    """Build the form for a part of a picture that `request` drew, filled with its words."""
+    form = ui.Modal(title="Redraw a part", custom_id=custom_id, timeout=None)
+    form.add_item(_box("Prompt", "prompt", request.prompt, MAX_PROMPT_CHARS, required=True))
+    form.add_item(_box("Negative prompt", "negative_prompt", request.negative_prompt, MAX_NEGATIVE_CHARS))
+    lines = f"strength: {number(MASKED_STRENGTH)}\ncount: 1"
+    form.add_item(_box("More, one “key: value” a line", "more", lines, MORE_CHARS))
+    form.stop()
+    return form
+
+
+def read_part_form(data: Mapping[str, Any], options: GenerationOptions) -> GenerationOptions:
+    """Read a submitted form of `part_form` over the options that redraw the part. Raises RequestError naming the line that is wrong."""
+    answers = dict(_answers(data.get("components") or []))
+    words = {"prompt": answers.get("prompt", ""), "negative_prompt": answers.get("negative_prompt") or None}
+    return replace(options, **{**words, **read_more(answers.get("more", ""))})
 
 
 def list_form(options: GenerationOptions, catalogue: Catalogue) -> ui.Modal:
