@@ -11,7 +11,7 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 
 from bot.references import IpAdapterSpec
-from tests.unit.engine.fakes import POCKET
+from tests.unit.engine.fakes import POCKET, ROOT
 
 KINDS = ("pooled", "plus", "full")
 ENCODED_PX, ENCODED, HIDDEN = 32, 24, 32
@@ -51,13 +51,13 @@ def write_all(unet: Any, folder: Path, kind: str = "pooled", *, scale: float = 0
 
 
 def pocket_with_one(folder: Path) -> Path:
-    """Write a models file with the built-in model and an IP-Adapter made for it by chance; the file."""
+    """Write a models file like the shipped one, with an IP-Adapter made by chance for the built-in model; the file."""
     files = write_all(UNet2DConditionModel.from_pretrained(POCKET / "unet"), folder)
+    shipped = (ROOT / "models.toml").read_text().replace('"models/pocket', f'"{POCKET.as_posix()}')
+    head = "[models.pocket]\n"
+    assert head in shipped
     path = folder / "models.toml"
-    path.write_text(
-        f'[models.pocket]\nname = "Pocket"\nsource = "{POCKET.as_posix()}"\nfamily = "sd15"\nlicence = "MIT"\n'
-        f'sizes = {{ "1:1" = [128, 128] }}\nsampler = "DDIM"\nip_adapter = "{Path(files.weights).name}"\n'
-    )
+    path.write_text(shipped.replace(head, f'{head}ip_adapter = "{Path(files.weights).name}"\n'))
     return path
 
 
