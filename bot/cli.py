@@ -133,6 +133,10 @@ def _add_generate(commands: Any) -> None:
         help="draw a file of prompts instead, one a line; empty lines are skipped; line n is drawn with seed + n - 1",
     )  # fmt: skip
     parser.add_argument(
+        "--like", metavar="FILE",
+        help="draw a picture again, as its file tells what made it; the prompt and the options given here come before that",
+    )  # fmt: skip
+    parser.add_argument(
         "-o", "--output", metavar="PATH",
         help="the .png to write (easel-SEED.png); with --count above 1 its name gets -1, -2, …; with --prompts a folder "
         "(easel-pictures) for 0001.png, 0002.png, …, and 0001-1.png, 0001-2.png, … with --count above 1",
@@ -206,11 +210,14 @@ def _generate(settings: Settings, options: argparse.Namespace) -> int:
     from bot.library import INPUTS, Studio, random_seed
 
     _quiet(settings)
-    if (options.prompt is None) == (options.prompts is None):
-        raise RequestError('Give either a prompt, as "a sunset over a beach", or --prompts FILE.')
+    if options.prompt is not None and options.prompts is not None:
+        raise RequestError("Give either a prompt or --prompts FILE, not both.")
+    if options.prompt is options.prompts is options.like is None:
+        raise RequestError('Give a prompt, as "a sunset over a beach", or --prompts FILE, or --like FILE.')
     if options.prompts is not None and (options.grid_x or options.grid_y):
         raise RequestError("A sheet compares one prompt; leave --prompts out.")
-    prompts = [options.prompt] if options.prompts is None else read_prompts(Path(options.prompts))
+    prompts = [options.prompt or ""] if options.prompts is None else read_prompts(Path(options.prompts))
+    told = options.like is not None and options.seed is None  # the file's own seed, then
     base_seed: int = random_seed() if options.seed is None else options.seed
     studio = Studio(settings)
     # All are checked before the first is drawn: a fault in line 90 should not cost 89 pictures' time.
@@ -218,11 +225,13 @@ def _generate(settings: Settings, options: argparse.Namespace) -> int:
     requests: list[GenerationRequest] = []
     for index, prompt in enumerate(prompts):
         try:
-            requests.append(studio.prepare(_options(options, prompt, base_seed + index, inputs)))
+            asked = _options(options, prompt, None if told else base_seed + index, inputs)
+            requests.append(studio.prepare(asked) if options.like is None else studio.prepare_like(options.like, asked))
         except RequestError as error:
             if options.prompts is None:
                 raise
             raise RequestError(f"Prompt {index + 1} of {options.prompts}: {error}") from None
+    base_seed = requests[0].seed
     paths = output_paths(options, [1 if request.axes else request.count for request in requests], base_seed)
     _draw(studio, requests, paths, private=options.private)
     return 0
@@ -243,7 +252,9 @@ def _upscale(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
-def _options(options: argparse.Namespace, prompt: str, seed: int, inputs: Mapping[str, InputRef]) -> GenerationOptions:
+def _options(
+    options: argparse.Namespace, prompt: str, seed: int | None, inputs: Mapping[str, InputRef]
+) -> GenerationOptions:
     return GenerationOptions(
         prompt, negative_prompt=options.negative_prompt, model=options.model, aspect=options.aspect,
         width=options.width, height=options.height, count=options.count, steps=options.steps,

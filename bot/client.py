@@ -22,6 +22,7 @@ from bot.ui.buttons import BUTTONS
 from bot.ui.forms import ref_of
 from bot.ui.house import House
 from bot.ui.media import shows_button
+from bot.ui.regions import PART_FORM_ID, part_submitted
 from bot.ui.submit import (
     DRAW_FORM_ID,
     FORM_ID,
@@ -198,6 +199,8 @@ class EaselClient(commands.Bot):
                 await guarded(interaction, form_submitted(interaction, match["job"]))
             elif (match := INPUT_FORM_ID.fullmatch(custom_id)) is not None:
                 await guarded(interaction, input_form_submitted(interaction, ref_of(match)))
+            elif (match := PART_FORM_ID.fullmatch(custom_id)) is not None:
+                await guarded(interaction, part_submitted(interaction, match))
             elif custom_id == LIST_FORM_ID:
                 await guarded(interaction, list_form_submitted(interaction))
             elif custom_id == DRAW_FORM_ID:

@@ -33,7 +33,7 @@ yours, then one of the next member. *Cancel* takes a request back at any moment;
 
 **With a result**
 *Upscale* makes a picture twice as large; *4×* and *Detail* are under what comes of it, and `/upscale` takes any picture. \
-*Vary* draws more near a picture, *Again* draws it with a new seed, *Edit* opens a form with all the parameters, *Info* shows them, *Delete* erases the \
+*Vary* draws more near a picture, *Vary region* redraws the squares of it that you choose, *Again* draws it with a new seed, *Edit* opens a form with all the parameters, *Info* shows them, *Delete* erases the \
 message, the files and our record of them (yours, or anybody's for moderators).
 
 **Look around**

@@ -22,6 +22,7 @@ from bot.ui.choices import loras_matching, matching, models_matching, samplers_m
 from bot.ui.house import House, age_restricted, house_of
 from bot.ui.inputs import check_file, draw_with, take
 from bot.ui.media import PICTURE_SUFFIXES, media_of
+from bot.ui.regions import REGION_ITEMS
 from bot.ui.variations import VARY_ITEMS
 
 
@@ -139,7 +140,7 @@ async def setup(bot: commands.Bot) -> None:
     """Load the cog and its message command, which discord.py does not take from a cog by itself."""
     cog = Imagine(bot.house)  # type: ignore[attr-defined]  # EaselClient carries it
     await bot.add_cog(cog)
-    bot.add_dynamic_items(*VARY_ITEMS)
+    bot.add_dynamic_items(*VARY_ITEMS, *REGION_ITEMS)
 
     async def use_as_input(interaction: discord.Interaction[Any], message: discord.Message) -> None:
         await guarded(interaction, cog.use_as_input(interaction, message))

@@ -26,8 +26,10 @@ from bot.files.contact import SHEET_PX, contact_sheet, thumbnail
 from bot.files.decode import Decoded, decode, read_picture_info
 from bot.files.inputs import InputShelf
 from bot.files.marker import Marker, write_atomically
+from bot.files.regions import SHOWN_PX, mask_of, under_grid
 from bot.files.sheet import draw_sheet
 from bot.generation import GenerationRequest, GenerationResult, InputPictures, InputRef, PictureFile, RawPicture
+from bot.prompts.regions import Grid, Squares
 from bot.prompts.upscaling import check_upscale
 from bot.provenance import PictureInfo, read_info
 from bot.safety.classifier import Classifier
@@ -241,6 +243,24 @@ class Archive:
             raise JobNotFound(GONE) from None
         except OSError as error:
             raise _as_storage_error(error) from error
+
+    async def under_grid(self, file: PictureFile, grid: Grid, squares: Squares) -> bytes:
+        """Show a finished picture under a grid as a marked JPEG. Raises JobNotFound where it is gone, StorageError."""
+        try:
+            picture = await self._run(under_grid, Path(file.path), grid, squares)
+        except FileNotFoundError:
+            raise JobNotFound(GONE) from None
+        except OSError as error:
+            raise StorageError(f"{file.file_name} cannot be read: {error.strerror or error}.") from error
+        return await self._run(self._marker.preview, picture, SHOWN_PX)
+
+    async def take_mask(self, grid: Grid, squares: Squares) -> InputRef:
+        """Keep the mask of some squares as an input picture. Raises DiskFull, StorageError."""
+        try:
+            digest = await self._run(lambda: self._inputs.put(mask_of(grid, squares)))
+        except OSError as error:
+            raise _as_storage_error(error) from error
+        return InputRef(digest, grid.width, grid.height)
 
     async def input_pictures(self, request: GenerationRequest) -> InputPictures:
         """Give the pictures a request is drawn from, in its size. Raises RequestError where one is gone, StorageError."""

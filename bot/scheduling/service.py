@@ -18,7 +18,6 @@ from bot.errors import (
     DatabaseDamaged,
     EaselError,
     JobNotFound,
-    ModerationRefused,
     NotPermitted,
     RequestError,
     StorageError,
@@ -54,6 +53,7 @@ from bot.scheduling.intake import Intake
 from bot.scheduling.outbox import Outbox
 from bot.scheduling.patience import Patience
 from bot.scheduling.privacy import Erased, Holdings, Privacy, forget_inputs
+from bot.scheduling.regions import Regions
 from bot.scheduling.tidying import Tidying
 from bot.store.jobs import JobStore
 
@@ -119,6 +119,8 @@ class GenerationService:
         self._wildcards = wildcards
         self.outbox = Outbox(store)
         """The records of results that take more than one message."""
+        self.regions = Regions(archive, adult)
+        """Finished pictures whose parts are chosen."""
         self._board = Board(room)
         self._announcer = Announcer(patience)
         self._dispatcher = Dispatcher(
@@ -373,12 +375,7 @@ class GenerationService:
 
         Raises JobNotFound where there is none, ModerationRefused where it may not be shown either, StorageError.
         """
-        file = next((file for file in job.files if file.n == n), None)
-        if file is None:
-            raise JobNotFound("There is no such picture any more.")
-        if file.flagged and not self._adult.allows(age_restricted=age_restricted):
-            raise ModerationRefused("That picture was withheld here, so nothing is made of it here.")
-        return await self._archive.adopt(file)
+        return await self._archive.adopt(self.regions.usable(job, n, age_restricted=age_restricted))
 
     async def read_info(self, data: bytes) -> PictureInfo | None:
         """Read how any picture was made; None where it does not say. Raises AttachmentRefused."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, cast
 
 import discord
@@ -16,9 +16,9 @@ from bot.errors import RequestError
 from bot.generation import STANDARD, GenerationOptions, GenerationRequest, InputRef, Job
 from bot.limits import MAX_NEGATIVE_CHARS, MAX_PROMPT_CHARS
 from bot.prompts.addons import spelled as spelled_loras
-from bot.prompts.addons import tags
+from bot.prompts.again import list_lines, picture_options
 from bot.prompts.lists import split_lines
-from bot.prompts.pictures import STRENGTH
+from bot.prompts.pictures import MASKED_STRENGTH, STRENGTH
 from bot.prompts.text import quoted
 from bot.ui.words import number
 
@@ -93,10 +93,28 @@ def draw_form(prompt: str, negative_prompt: str, catalogue: Catalogue) -> ui.Mod
     return form
 
 
+def part_form(custom_id: str, request: GenerationRequest) -> ui.Modal:
+    """Build the form for a part of a picture that `request` drew, filled with its words."""
+    form = ui.Modal(title="Redraw a part", custom_id=custom_id, timeout=None)
+    form.add_item(_box("Prompt", "prompt", request.prompt, MAX_PROMPT_CHARS, required=True))
+    form.add_item(_box("Negative prompt", "negative_prompt", request.negative_prompt, MAX_NEGATIVE_CHARS))
+    lines = f"strength: {number(MASKED_STRENGTH)}\ncount: 1"
+    form.add_item(_box("More, one “key: value” a line", "more", lines, MORE_CHARS))
+    form.stop()
+    return form
+
+
 def read_draw_form(data: Mapping[str, Any]) -> GenerationOptions:
     """Read a submitted form of `draw_form`. Raises RequestError naming the line that is wrong."""
     answers = dict(_answers(data.get("components") or []))
     return GenerationOptions(**{"prompt": answers.get("prompt", ""), **_chosen(answers)})
+
+
+def read_part_form(data: Mapping[str, Any], options: GenerationOptions) -> GenerationOptions:
+    """Read a submitted form of `part_form` over the options that redraw the part. Raises RequestError naming the line that is wrong."""
+    answers = dict(_answers(data.get("components") or []))
+    words = {"prompt": answers.get("prompt", ""), "negative_prompt": answers.get("negative_prompt") or None}
+    return replace(options, **{**words, **read_more(answers.get("more", ""))})
 
 
 def list_form(options: GenerationOptions, catalogue: Catalogue) -> ui.Modal:
@@ -146,11 +164,6 @@ def editable(request: GenerationRequest) -> bool:
 
 def _listed(request: GenerationRequest) -> str:
     return "\n".join(list_lines(request))
-
-
-def list_lines(request: GenerationRequest) -> tuple[str, ...]:
-    """Write the lines of a list as they may be typed, those with LoRAs of their own with the tags that name them."""
-    return tuple(f"{one.prompt or ''} {tags(one.loras or ())}".strip() for one in request.variants)
 
 
 def _list_box(value: str) -> ui.Label[Any]:
@@ -235,25 +248,6 @@ def read_form(data: Mapping[str, Any], job: Job) -> GenerationOptions:
     if model != job.request.model or values.get("quality", STANDARD) != job.request.quality:
         _drop_what_was_the_other_models(values, job)
     return GenerationOptions(**values)
-
-
-def picture_options(request: GenerationRequest) -> dict[str, Any]:
-    """Give the options of a complete request that are about its pictures (which are of its size then), edges and variations."""
-
-    def ref(digest: str) -> InputRef | None:
-        return InputRef(digest, request.width, request.height) if digest else None
-
-    return {
-        "image": ref(request.image),
-        "strength": request.strength if request.image else None,
-        "mask": ref(request.mask),
-        "control": ref(request.control),
-        "control_type": request.control_type or None,
-        "control_scale": request.control_scale if request.control else None,
-        "base_seed": request.base_seed,
-        "variation": None if request.base_seed is None else request.variation,
-        "tiling": request.tiling,
-    }
 
 
 def _drop_what_was_the_other_models(values: dict[str, Any], job: Job) -> None:
