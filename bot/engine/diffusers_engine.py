@@ -13,14 +13,15 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bot.catalogue import DRAFT_SUFFIX, INPAINTING_SUFFIX, Catalogue, with_variants
-from bot.engine.base import NO_INPUTS, EngineInfo, Listener, Order, Work, draw_to_the_end
+from bot.catalogue import Catalogue, with_variants
+from bot.engine.annotators import Annotators
+from bot.engine.base import NO_INPUTS, EngineInfo, Listener, Order, Question, Work, carry_out
+from bot.engine.captions import CaptionRoom, CaptionRun
 from bot.engine.devices import Device, Pace, choose_device, keep_memory, memory_numbers, quiet_libraries, spin_briefly
-from bot.engine.drawings import Drawing, owners
+from bot.engine.drawings import Drawing, drawing_of, owners
 from bot.engine.extras import lacking, loras_of, words_of
 from bot.engine.fitting import Fitting
 from bot.engine.general import GeneralRoom, GeneralRun
@@ -35,13 +36,13 @@ from bot.engine.timetables import NotLinear
 from bot.engine.turnstile import Turnstile
 from bot.engine.upscale_room import UpscaleRoom, UpscaleRun
 from bot.engine.weights import ModelFiles
-from bot.errors import EaselError, GenerationCancelled, InvalidOutput, ModelError, OutOfMemory, RequestError
-from bot.generation import DRAFT, FetchProgress, GenerationRequest, GenerationResult, InputPictures
+from bot.errors import EaselError, GenerationCancelled, InvalidOutput, OutOfMemory, RequestError
+from bot.generation import FetchProgress, GenerationRequest, GenerationResult, InputPictures, RawPicture
 from bot.prompts.upscaling import redraws
 
 log = logging.getLogger(__name__)
 
-_Rider = Lane | GeneralRun | UpscaleRun
+_Rider = Lane | GeneralRun | UpscaleRun | CaptionRun
 
 QUANTUM_S = 30.0
 PREVIEW_SHARE = 0.1
@@ -91,6 +92,8 @@ class DiffusersEngine:
         self._lanes = LaneRoom(self._meter)
         self._general = GeneralRoom(max_batch)
         self._upscales = UpscaleRoom(self._catalogue)
+        self._annotators = Annotators(self._files)
+        self._captions = CaptionRoom(self._catalogue, self._annotators)
         self._guard = Guard(self._meter, tick=tick, relieve=self._relieve)
         self._drawings: dict[Order, Drawing] = {}
         self._numbers = itertools.count()
@@ -118,8 +121,8 @@ class DiffusersEngine:
 
     @property
     def busy(self) -> bool:
-        """Whether an order is unfinished."""
-        return bool(self._drawings)
+        """Whether an order or a question is unfinished."""
+        return bool(self._drawings) or self._captions.busy
 
     @property
     def work(self) -> Work | None:
@@ -145,28 +148,18 @@ class DiffusersEngine:
 
     def admit(self, order: Order) -> None:
         """Take an order whose model is local. Never raises; the order's end says what went wrong."""
-        request = order.request.told
-        if request.upscale:
-            try:
-                self._drawings[order] = self._upscales.admit(order, next(self._numbers), self._tick())
-            except EaselError as error:
-                order.fail(error)
-            return
-        spec = self._catalogue.get(request.model)
-        if spec is None:
-            order.fail(ModelError(f"The model {request.model!r} is not in the catalogue any more; choose another one."))
-            return
-        if request.quality == DRAFT:
-            name, spec = spec.name, self._catalogue.get(request.model + DRAFT_SUFFIX)
-            if spec is None:
-                order.fail(RequestError(f"{name} draws no drafts here any more; leave the quality out."))
-                return
-        elif request.mask:
-            spec = self._catalogue.get(request.model + INPAINTING_SUFFIX) or spec
-        if not spec.negative_prompt:
-            request = replace(request, negative_prompt="")
-        pictures = list(range(request.count))
-        self._drawings[order] = Drawing(order, spec, request, next(self._numbers), self._tick(), pictures)
+        number, now = next(self._numbers), self._tick()
+        try:
+            if order.request.upscale:
+                self._drawings[order] = self._upscales.admit(order, number, now)
+            else:
+                self._drawings[order] = drawing_of(order, self._catalogue, number, now)
+        except EaselError as error:
+            order.fail(error)
+
+    def ask(self, question: Question) -> None:
+        """Take a question whose annotator is local. Never raises; the question's end says what went wrong."""
+        self._captions.admit(question, next(self._numbers))
 
     def turn(self) -> bool:
         """Do one unit of work. Returns `busy`. Raises DeviceLost."""
@@ -175,7 +168,8 @@ class DiffusersEngine:
                 order.fail(GenerationCancelled("Cancelled."))
             if order.over:  # cancelled now, or given up by a watchdog meanwhile
                 self._forget(drawing)
-        if self._drawings:
+        self._captions.sweep()
+        if self.busy:
             self._unit()
         return self.busy
 
@@ -187,13 +181,18 @@ class DiffusersEngine:
         `inputs` are its pictures. Picture n has seed `seed + n`; its noise is made on the processor, so that a seed means the same picture on
         every device. Raises ModelError, OutOfMemory, InvalidOutput, GenerationCancelled or RequestError.
         """
-        return draw_to_the_end(self, request, listener, inputs)
+        return carry_out(self, Order(request, listener, None, inputs))
+
+    def describe(self, annotator: str, picture: RawPicture, listener: Listener) -> str:
+        """Put a picture into words by a local annotator, on this thread, beside what was admitted. Raises as `generate`."""
+        return carry_out(self, Question(annotator, picture, listener))
 
     def close(self) -> None:
         """Forget the orders, which stay as they are, and free the device."""
         self._drawings.clear()
         self._general.clear()
         self._upscales.clear()
+        self._captions.clear()
         self._lanes.clear()
         if self._residents is not None:
             self._residents.clear()
@@ -221,12 +220,19 @@ class DiffusersEngine:
             self._prepare(drawing)
             return
         self._encoded_last = False
-        riders: list[_Rider] = [*lanes, *self._general.riders(self.residents.find), *self._upscales.riders()]
+        riders: list[_Rider] = [
+            *lanes,
+            *self._general.riders(self.residents.find),
+            *self._upscales.riders(),
+            *self._captions.riders(),
+        ]
         picked = self._turnstile.pick(riders, self._fit_into_a_pass)
         if isinstance(picked[0], GeneralRun):
             self._advance(picked[0])
         elif isinstance(picked[0], UpscaleRun):
             self._enlarge(picked[0])
+        elif isinstance(picked[0], CaptionRun):
+            self._captions.advance(picked[0], self._device, self._guard, self._turnstile, self._idle_leave)
         else:
             self._step([lane for lane in picked if isinstance(lane, Lane)])
 
@@ -256,6 +262,7 @@ class DiffusersEngine:
         waiting = [drawing for drawing in self._drawings.values() if drawing.spec.id == model]
         before = self.residents.models
         self._lanes.dissolve()
+        self._annotators.relieve()  # a model is worth more of the memory, and is not asked again for want of it
         self._stepped_since_load = False
 
         def tell(done: int, total: int) -> None:
@@ -528,6 +535,7 @@ class DiffusersEngine:
         self._lanes.dissolve()
         self._lanes.forget()
         self._upscales.relieve()
+        self._annotators.relieve()
 
     def _idle_leave(self) -> bool:
         """Take models that nobody draws with off the device; whether there were any."""

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bot.catalogue import ModelSpec
+from bot.catalogue import DRAFT_SUFFIX, INPAINTING_SUFFIX, Catalogue, ModelSpec
 from bot.engine.base import Order
 from bot.engine.canvas import Canvas
 from bot.engine.image_prompts import ImagePrompt
 from bot.engine.lanes import Lane
 from bot.engine.mosaic import Tiles
-from bot.errors import InvalidOutput, OutOfMemory
-from bot.generation import GenerationRequest, GenerationResult, Progress, RawPicture
+from bot.errors import InvalidOutput, ModelError, OutOfMemory, RequestError
+from bot.generation import DRAFT, GenerationRequest, GenerationResult, Progress, RawPicture
 
 log = logging.getLogger(__name__)
 
@@ -152,6 +152,26 @@ class Drawing:
     def no_room_for_model(self) -> OutOfMemory:
         """Say that its model does not fit into the memory."""
         return OutOfMemory(f"{self.spec.name} does not fit into this machine's memory; choose a smaller model.")
+
+
+def drawing_of(order: Order, catalogue: Catalogue, arrived: int, since: float) -> Drawing:
+    """Begin an order, with the variant of its model that draws it. Raises ModelError or RequestError where there is none.
+
+    `catalogue` has the variants, `arrived` grows with every order, `since` is now in the engine's monotonic seconds.
+    """
+    request = order.request.told
+    spec = catalogue.get(request.model)
+    if spec is None:
+        raise ModelError(f"The model {request.model!r} is not in the catalogue any more; choose another one.")
+    if request.quality == DRAFT:
+        name, spec = spec.name, catalogue.get(request.model + DRAFT_SUFFIX)
+        if spec is None:
+            raise RequestError(f"{name} draws no drafts here any more; leave the quality out.")
+    elif request.mask:
+        spec = catalogue.get(request.model + INPAINTING_SUFFIX) or spec
+    if not spec.negative_prompt:
+        request = replace(request, negative_prompt="")
+    return Drawing(order, spec, request, arrived, since, list(range(request.count)))
 
 
 def owners(lanes: Iterable[Lane]) -> list[Drawing]:
