@@ -16,7 +16,7 @@ from bot.errors import RequestError
 from bot.generation import STANDARD, GenerationOptions, GenerationRequest, InputRef, Job
 from bot.limits import MAX_NEGATIVE_CHARS, MAX_PROMPT_CHARS
 from bot.prompts.addons import spelled as spelled_loras
-from bot.prompts.addons import tags
+from bot.prompts.again import list_lines, picture_options
 from bot.prompts.lists import split_lines
 from bot.prompts.pictures import MASKED_STRENGTH, STRENGTH
 from bot.prompts.text import quoted
@@ -141,11 +141,6 @@ def _listed(request: GenerationRequest) -> str:
     return "\n".join(list_lines(request))
 
 
-def list_lines(request: GenerationRequest) -> tuple[str, ...]:
-    """Write the lines of a list as they may be typed, those with LoRAs of their own with the tags that name them."""
-    return tuple(f"{one.prompt or ''} {tags(one.loras or ())}".strip() for one in request.variants)
-
-
 def _list_box(value: str) -> ui.Label[Any]:
     return _box("Prompts, one a line", "prompts", value, LIST_CHARS, required=True)
 
@@ -228,25 +223,6 @@ def read_form(data: Mapping[str, Any], job: Job) -> GenerationOptions:
     if model != job.request.model or values.get("quality", STANDARD) != job.request.quality:
         _drop_what_was_the_other_models(values, job)
     return GenerationOptions(**values)
-
-
-def picture_options(request: GenerationRequest) -> dict[str, Any]:
-    """Give the options of a complete request that are about its pictures (which are of its size then), edges and variations."""
-
-    def ref(digest: str) -> InputRef | None:
-        return InputRef(digest, request.width, request.height) if digest else None
-
-    return {
-        "image": ref(request.image),
-        "strength": request.strength if request.image else None,
-        "mask": ref(request.mask),
-        "control": ref(request.control),
-        "control_type": request.control_type or None,
-        "control_scale": request.control_scale if request.control else None,
-        "base_seed": request.base_seed,
-        "variation": None if request.base_seed is None else request.variation,
-        "tiling": request.tiling,
-    }
 
 
 def _drop_what_was_the_other_models(values: dict[str, Any], job: Job) -> None:

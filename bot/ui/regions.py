@@ -17,9 +17,10 @@ from discord import ui
 from bot.catalogue import Catalogue
 from bot.errors import RequestError
 from bot.generation import STANDARD, GenerationOptions, GenerationRequest, InputRef, Job, PictureFile
+from bot.prompts.again import options_of
 from bot.prompts.regions import Squares, grid_over, spelled, squares_of
 from bot.ui.answers import guarded
-from bot.ui.buttons import JOB, JobButton, drawable_job, options_of
+from bot.ui.buttons import JOB, JobButton, drawable_job
 from bot.ui.forms import part_form, read_part_form
 from bot.ui.house import House, age_restricted, house_of
 from bot.ui.inputs import NOT_YET

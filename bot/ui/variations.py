@@ -12,7 +12,8 @@ from discord import ui
 from bot.catalogue import VARIED, Catalogue
 from bot.errors import JobNotFound
 from bot.generation import InputRef, Job, PictureFile
-from bot.ui.buttons import JOB, JobButton, PictureButton, draw, drawable_job, options_of
+from bot.prompts.again import options_of
+from bot.ui.buttons import JOB, JobButton, PictureButton, draw, drawable_job
 from bot.ui.house import House, age_restricted
 from bot.ui.inputs import NOT_YET
 from bot.ui.selects import BUTTONS_AT_MOST, PAGE, PictureSelect

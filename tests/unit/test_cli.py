@@ -111,6 +111,17 @@ def test_generate_without_seed_takes_a_random_one_a_line(monkeypatch: pytest.Mon
     assert [info_of(Path(f"easel-pictures/000{n}.png")).seed for n in (1, 2)] == [1234, 1235]
 
 
+def test_generate_like_draws_a_file_again_and_what_is_given_comes_first() -> None:
+    assert shell("a {red|green} star", "--seed", "5", "--count", "2", "-o", "first.png") == 0
+    assert main(["generate", "--like", "first-2.png", "-o", "again.png"]) == 0
+    assert main(["generate", "a blue star", "--like", "first-2.png", "--seed", "9", "-o", "new.png"]) == 0
+    first, again, new = (info_of(Path(f"{name}.png")) for name in ("first-2", "again", "new"))
+    assert (again.prompt, again.seed, again.steps) == (first.prompt, 6, 2)
+    assert (new.prompt, new.seed, new.steps) == ("a blue star", 9, 2)
+    assert main(["generate", "--like", "first-2.png"]) == 0
+    assert Path("easel-6.png").exists()
+
+
 def test_generate_private_and_spoiler_show_in_the_file() -> None:
     assert shell("a forest", "--private", "--spoiler", "-o", "out.png") == 0
     path = Path("SPOILER_out.png")
@@ -290,7 +301,9 @@ def test_generate_every_option_of_imagine_has_both_spellings() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["generate"], "Give either a prompt"),
+        (["generate"], "Give a prompt, as"),
+        (["generate", "--like", "good.txt"], "not a PNG, JPEG or WebP picture"),
+        (["generate", "--like", "nowhere.png"], "nowhere.png cannot be read"),
         (["generate", "a", "--prompts", "b.txt"], "Give either a prompt"),
         (["generate", " "], "prompt is empty"),
         (["generate", "x" * 6000], "6,000 characters"),
@@ -393,6 +406,19 @@ def test_models_lists_the_catalogue_with_what_is_here(capsys: pytest.CaptureFixt
     gated = next(line for line in lines if line.startswith("sd35-medium"))
     assert "not here, 16.0 GB to download, needs HF_TOKEN" in gated
     assert "The default is pocket." in lines[-1]
+
+
+def test_models_lists_annotators_with_what_they_are_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line]
+    assert ["pocket-captions", "Pocket", "captions", "caption", "MIT", "here"] in lines
+    blip = next(line for line in lines if line[0] == "blip-large")
+    assert " ".join(blip).endswith("caption BSD 3-Clause not here, 1.9 GB to download")
+
+
+def test_models_fetch_annotator_that_is_here_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "fetch", "pocket-captions"]) == 0
+    assert capsys.readouterr().out == "pocket-captions is here.\n"
 
 
 def test_models_fetch_what_is_here_says_so(capsys: pytest.CaptureFixture[str]) -> None:

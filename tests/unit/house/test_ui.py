@@ -25,6 +25,7 @@ from bot.generation import (
     Place,
     Variant,
 )
+from bot.prompts.again import options_of
 from bot.prompts.regions import Squares
 from bot.scheduling.events import Drawing
 from bot.ui import buttons, cards, words
@@ -279,7 +280,7 @@ def test_read_form_draft_instead_leaves_untouched_boxes_to_the_drafts_defaults()
 
 def test_a_draft_is_one_again_and_says_so() -> None:
     request = replace(JOB.request, quality="draft")
-    assert buttons.options_of(request).quality == "draft"
+    assert options_of(request).quality == "draft"
     assert words.request_facts(request, "Pocket")[0] == "Pocket, draft"
     assert words.request_facts(JOB.request, "Pocket")[0] == "Pocket"
     assert "quality: draft" in more_lines(replace(JOB, request=request))
