@@ -159,14 +159,15 @@ class Studio:
         listener: Listener | None = None,
         on_fetch: Callable[[FetchProgress], None] | None = None,
     ) -> GenerationResult:
-        """Draw a prepared request on this thread, after downloading its model where that is missing.
+        """Draw a prepared request on this thread, after downloading its models where one is missing.
 
         Raises ModelError, GenerationError and their kin.
         """
         listener = listener or Silence()
         with self._lock:
-            if not self._weights.is_local(request.model):
-                self._weights.fetch(request.model, on_fetch or _ignore, listener.cancelled)
+            for model in request.models:
+                if not self._weights.is_local(model):
+                    self._weights.fetch(model, on_fetch or _ignore, listener.cancelled)
             self._engine.start()
             return self._engine.generate(request, listener, self._inputs.for_request(request))
 

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from bot.addons import AddOn
-from bot.catalogue import DRAFT_SUFFIX, INPAINTING_SUFFIX, READY_MADE, Catalogue, with_variants
+from bot.catalogue import READY_MADE, Catalogue, with_variants
 from bot.engine.adapters import Weighted, load_adapter
 from bot.engine.addons import path_of
 from bot.engine.base import NO_INPUTS, EngineInfo, Listener, Order, Work, draw_to_the_end
 from bot.engine.controls import load_control
 from bot.engine.devices import Device, Pace, choose_device, keep_memory, memory_numbers, quiet_libraries, spin_briefly
-from bot.engine.drawings import Drawing, owners
+from bot.engine.drawings import Drawing, owners, parts_of
 from bot.engine.embeddings import load_embedding
 from bot.engine.fitting import Fitting
 from bot.engine.general import GeneralRoom, GeneralRun
@@ -39,8 +39,8 @@ from bot.engine.timetables import NotLinear
 from bot.engine.turnstile import Turnstile
 from bot.engine.upscale_room import UpscaleRoom, UpscaleRun
 from bot.engine.weights import ModelFiles
-from bot.errors import EaselError, GenerationCancelled, InvalidOutput, ModelError, OutOfMemory, RequestError
-from bot.generation import DRAFT, FetchProgress, GenerationRequest, GenerationResult, InputPictures
+from bot.errors import EaselError, GenerationCancelled, InvalidOutput, OutOfMemory, RequestError
+from bot.generation import FetchProgress, GenerationRequest, GenerationResult, InputPictures
 from bot.prompts.addons import named_in
 from bot.prompts.upscaling import redraws
 
@@ -151,27 +151,17 @@ class DiffusersEngine:
     def admit(self, order: Order) -> None:
         """Take an order whose model is local. Never raises; the order's end says what went wrong."""
         request = order.request.told
-        if request.upscale:
-            try:
+        try:
+            if request.upscale:
                 self._drawings[order] = self._upscales.admit(order, next(self._numbers), self._tick())
-            except EaselError as error:
-                order.fail(error)
-            return
-        spec = self._catalogue.get(request.model)
-        if spec is None:
-            order.fail(ModelError(f"The model {request.model!r} is not in the catalogue any more; choose another one."))
-            return
-        if request.quality == DRAFT:
-            name, spec = spec.name, self._catalogue.get(request.model + DRAFT_SUFFIX)
-            if spec is None:
-                order.fail(RequestError(f"{name} draws no drafts here any more; leave the quality out."))
                 return
-        elif request.mask:
-            spec = self._catalogue.get(request.model + INPAINTING_SUFFIX) or spec
+            (spec, pictures), *later = parts_of(request, self._catalogue)
+        except EaselError as error:
+            order.fail(error)
+            return
         if not spec.negative_prompt:
             request = replace(request, negative_prompt="")
-        pictures = list(range(request.count))
-        self._drawings[order] = Drawing(order, spec, request, next(self._numbers), self._tick(), pictures)
+        self._drawings[order] = Drawing(order, spec, request, next(self._numbers), self._tick(), pictures, later=later)
 
     def turn(self) -> bool:
         """Do one unit of work. Returns `busy`. Raises DeviceLost."""
@@ -265,7 +255,7 @@ class DiffusersEngine:
 
         def tell(done: int, total: int) -> None:
             for drawing in waiting:
-                drawing.order.listener.on_load(FetchProgress(drawing.request.model, done, total))
+                drawing.order.listener.on_load(FetchProgress(drawing.model, done, total))
 
         def load() -> None:
             self.residents.load(model, self._at_work(), tell)
@@ -557,6 +547,8 @@ class DiffusersEngine:
                 assert self._device is not None
                 drawing.finish(self._device.torch_device, loaded.dtype)
                 self._forget(drawing)
+            elif drawing.part_complete:
+                drawing.go_on(self._tick())
 
     def _relieve(self) -> None:
         self._lanes.dissolve()

@@ -10,12 +10,13 @@ from bot.errors import RequestError
 from bot.generation import GenerationOptions, GenerationRequest, InputRef
 from bot.prompts.addons import spelled, tags
 from bot.prompts.choices import literal
+from bot.prompts.grids import OWN, compared
 from bot.prompts.readers import PictureInfo
 
 
 def options_of(request: GenerationRequest) -> GenerationOptions:
-    """Turn a complete request back into options, all filled in."""
-    return GenerationOptions(
+    """Turn a complete request back into options, all filled in; what its models each have of their own is theirs again."""
+    options = GenerationOptions(
         prompt=request.prompt,
         lines=list_lines(request) if request.listed else (),
         axes=request.axes,
@@ -35,6 +36,8 @@ def options_of(request: GenerationRequest) -> GenerationOptions:
         spoiler=request.spoiler,
         **picture_options(request),
     )
+    own = compared(request) if len(request.models) > 1 else set[str]()
+    return replace(options, **{option: None for option in OWN if option in own})
 
 
 def list_lines(request: GenerationRequest) -> tuple[str, ...]:
@@ -94,7 +97,14 @@ def overridden(told: GenerationOptions, given: GenerationOptions) -> GenerationO
 
 
 def as_told(request: GenerationRequest, drawn: GenerationRequest) -> GenerationRequest:
-    """Let a request have the words around its prompts that a picture was drawn with, whatever the operator's files say now."""
-    return replace(
-        request, style=drawn.style, wrap=drawn.wrap, more_negative=drawn.more_negative, guidance_end=drawn.guidance_end
-    )
+    """Let a request have the words around its prompts that a picture was drawn with, whatever the operator's files say now.
+
+    So also the cells of a sheet.
+    """
+
+    def told(to: Any, was: Any) -> Any:
+        return replace(to, **{name: getattr(was, name) for name in ("style", "wrap", "more_negative", "guidance_end")})
+
+    same = len(request.variants) == len(drawn.variants)
+    cells = zip(request.variants, drawn.variants, strict=True) if same else ()
+    return told(replace(request, variants=tuple(told(*cell) for cell in cells) or request.variants), drawn)
