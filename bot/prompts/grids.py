@@ -44,7 +44,7 @@ def _style(text: str) -> str | None:
 def _weigh(options: GenerationOptions, weight: float) -> GenerationOptions:
     """Give the one LoRA of a request, from its option or its prompt, a weight. Raises RequestError where it has none, or several."""
     prompt, tagged = take_tags(options.prompt)
-    loras = (*tagged, *read_option(options.lora or ""))
+    loras = [*tagged, *read_option(options.lora or "")]
     if not loras:
         raise RequestError("There is no LoRA to weigh; name one in `lora`, or in the prompt as <lora:name:1>.")
     if len(loras) > 1:

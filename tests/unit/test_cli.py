@@ -245,6 +245,19 @@ def test_generate_grid_writes_one_sheet_that_says_what_it_compares() -> None:
     assert [path.name for path in Path().iterdir()] == ["sheet.png"]
 
 
+def test_generate_grid_over_styles_and_a_loras_weight_is_drawn_again_from_its_file() -> None:
+    axes = ("--grid-x", "style: none, neon", "--grid-y", "lora weight: 0, 0.8")
+    assert shell("a red circle", *axes, "--lora", "chalk", "--seed", "5", "-o", "sheet.png") == 0
+    assert shell("--like", "sheet.png", "-o", "again.png") == 0
+    with Image.open("sheet.png") as first, Image.open("again.png") as second:
+        assert np.abs(np.asarray(first).astype(int) - np.asarray(second)).max() <= 2
+        records = [parse_easel(image.info["easel"]) for image in (first, second)]
+    assert records[0] is not None
+    assert records[1] is not None
+    assert records[0].request == records[1].request
+    assert [one.loras for one in records[0].request.variants] == [(("chalk", 0.0),)] * 2 + [(("chalk", 0.8),)] * 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
