@@ -24,9 +24,11 @@ from bot.ui.house import House
 from bot.ui.media import shows_button
 from bot.ui.regions import PART_FORM_ID, part_submitted
 from bot.ui.submit import (
+    DRAW_FORM_ID,
     FORM_ID,
     INPUT_FORM_ID,
     LIST_FORM_ID,
+    draw_form_submitted,
     form_submitted,
     input_form_submitted,
     list_form_submitted,
@@ -35,7 +37,7 @@ from bot.ui.submit import (
 log = logging.getLogger(__name__)
 
 EXTENSIONS = (
-    "cogs.imagine", "cogs.expand", "cogs.upscale", "cogs.batch", "cogs.grid", "cogs.queue", "cogs.models", "cogs.styles", "cogs.history", "cogs.info",
+    "cogs.imagine", "cogs.expand", "cogs.upscale", "cogs.batch", "cogs.grid", "cogs.queue", "cogs.models", "cogs.styles", "cogs.history", "cogs.info", "cogs.describe",
     "cogs.privacy", "cogs.help",
 )  # fmt: skip
 
@@ -201,6 +203,8 @@ class EaselClient(commands.Bot):
                 await guarded(interaction, part_submitted(interaction, match))
             elif custom_id == LIST_FORM_ID:
                 await guarded(interaction, list_form_submitted(interaction))
+            elif custom_id == DRAW_FORM_ID:
+                await guarded(interaction, draw_form_submitted(interaction))
         elif interaction.type is discord.InteractionType.component:
             if not self._answers(custom_id):
                 await guarded(interaction, whisper(interaction, OUTDATED))

@@ -10,6 +10,7 @@ from typing import Any
 from bot.catalogue import DRAFT_SUFFIX, INPAINTING_SUFFIX, Catalogue, ModelSpec
 from bot.engine.base import Order
 from bot.engine.canvas import Canvas
+from bot.engine.image_prompts import ImagePrompt
 from bot.engine.lanes import Lane
 from bot.engine.mosaic import Tiles
 from bot.errors import InvalidOutput, ModelError, OutOfMemory, RequestError
@@ -53,7 +54,7 @@ class Drawing:
 
     `request` is the order's with what its model does not take left out. `since`: since when it waits for its model, in the
     engine's monotonic seconds. `fresh`: pictures whose prompt is not encoded yet. `todo`: pictures that are left to the pipeline and that
-    no call of it has begun yet. `canvas`: the picture it begins from, encoded. `enlarging`: it is being enlarged and needs no model.
+    no call of it has begun yet. `canvas`: the picture it begins from, encoded; `image_prompt`: its reference picture. `enlarging`: it is being enlarged and needs no model.
     `tiles`: its pictures are the tiles of one, which are redrawn, each from its own part. `later`: what other models draw of it, once
     the pictures of this one are there. `before` and `after` are steps that were taken
     before it, and will be after. Times are seconds of the GPU thread, a shared pass being split by rows.
@@ -67,6 +68,7 @@ class Drawing:
     fresh: list[int]
     todo: list[int] = field(default_factory=list[int])
     canvas: Canvas | None = None
+    image_prompt: ImagePrompt | None = None
     enlarging: bool = False
     tiles: Tiles | None = None
     later: list[Part] = field(default_factory=lambda: list[Part]())
@@ -122,7 +124,7 @@ class Drawing:
     def go_on(self, since: float) -> None:
         """Let the next model draw its pictures; it is waited for `since` now."""
         self.spec, self.fresh = self.later.pop(0)
-        self.since, self.canvas, self.retried = since, None, False
+        self.since, self.canvas, self.image_prompt, self.retried = since, None, None, False
 
     @property
     def model(self) -> str:
@@ -197,6 +199,18 @@ class Drawing:
     def no_room_for_model(self) -> OutOfMemory:
         """Say that its model does not fit into the memory."""
         return OutOfMemory(f"{self.spec.name} does not fit into this machine's memory; choose a smaller model.")
+
+
+def drawing_of(order: Order, catalogue: Catalogue, arrived: int, since: float) -> Drawing:
+    """Begin an order, with the variants of its models that draw it. Raises ModelError or RequestError where there is none.
+
+    `catalogue` has the variants, `arrived` grows with every order, `since` is now in the engine's monotonic seconds.
+    """
+    request = order.request.told
+    (spec, pictures), *later = parts_of(request, catalogue)
+    if not spec.negative_prompt:
+        request = replace(request, negative_prompt="")
+    return Drawing(order, spec, request, arrived, since, pictures, later=later)
 
 
 def owners(lanes: Iterable[Lane]) -> list[Drawing]:

@@ -58,6 +58,7 @@ def picture_options(request: GenerationRequest) -> dict[str, Any]:
         "control": ref(request.control),
         "control_type": request.control_type or None,
         "control_scale": request.control_scale if request.control else None,
+        "reference": ref(request.reference),
         "base_seed": request.base_seed,
         "variation": None if request.base_seed is None else request.variation,
         "tiling": request.tiling,
@@ -97,13 +98,14 @@ def overridden(told: GenerationOptions, given: GenerationOptions) -> GenerationO
 
 
 def as_told(request: GenerationRequest, drawn: GenerationRequest) -> GenerationRequest:
-    """Let a request have the words around its prompts that a picture was drawn with, whatever the operator's files say now.
+    """Let a request have the words around its prompts and the model's settings that a picture was drawn with, whatever the operator's files say now.
 
     So also the cells of a sheet.
     """
+    names = ["style", "wrap", "more_negative", "guidance_end", *(["reference_scale"] if drawn.reference else [])]
 
     def told(to: Any, was: Any) -> Any:
-        return replace(to, **{name: getattr(was, name) for name in ("style", "wrap", "more_negative", "guidance_end")})
+        return replace(to, **{name: getattr(was, name) for name in names})
 
     same = len(request.variants) == len(drawn.variants)
     cells = zip(request.variants, drawn.variants, strict=True) if same else ()

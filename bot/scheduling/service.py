@@ -43,6 +43,7 @@ from bot.prompts.upscaling import resolve_upscale
 from bot.provenance import PictureInfo
 from bot.scheduling.announcer import Announcer
 from bot.scheduling.board import BATCHES_ADMITTED, Board, QueueOverview, Run
+from bot.scheduling.describing import Describer
 from bot.scheduling.dispatcher import Dispatcher, WhyNot, never
 from bot.scheduling.estimates import StepTimes
 from bot.scheduling.events import Cancelled, Failed, JobEvent, Queued, QueueMoved, Rendered
@@ -135,6 +136,10 @@ class GenerationService:
             store=store, archive=archive, board=self._board, announcer=self._announcer, clock=clock,
             budgeted=budget is not None,
         )  # fmt: skip
+        self.describer = Describer(
+            archive=archive, gpu=gpu, weights=weights, catalogue=catalogue, moderator=moderator, patience=patience, adult=adult
+        )  # fmt: skip
+        """What puts pictures into words."""
         self._tidying = Tidying(store, archive, patience, clock=clock, tick=tick, keep_days=keep_days)
         self._intake = Intake(
             board=self._board, store=store, archive=archive, gpu=gpu, clock=clock, new_id=new_id, budget=budget

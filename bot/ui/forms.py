@@ -27,6 +27,7 @@ FORM_ID = re.compile(r"easel:v1:form:(?P<job>[0-9a-z]{4,32})")
 REF = r"(?P<digest>[0-9a-f]{64}):(?P<width>[1-9]\d{0,4})x(?P<height>[1-9]\d{0,4})"
 INPUT_FORM_ID = re.compile(rf"easel:v1:inputform:{REF}")
 
+DRAW_FORM_ID = "easel:v1:drawform"
 LIST_FORM_ID = "easel:v1:listform"
 LIST_CHARS = 4000
 """What a form's box holds, by Discord's rules; longer lists come as a file."""
@@ -82,6 +83,16 @@ def read_input_form(data: Mapping[str, Any], ref: InputRef) -> GenerationOptions
     return GenerationOptions(**{**values, **read_more(answers.get("more", ""))})
 
 
+def draw_form(prompt: str, negative_prompt: str, catalogue: Catalogue) -> ui.Modal:
+    """Build the form of a plain request, filled with words."""
+    form = ui.Modal(title="Draw this", custom_id=DRAW_FORM_ID, timeout=None)
+    form.add_item(_box("Prompt", "prompt", prompt, MAX_PROMPT_CHARS, required=True))
+    _add_choices(form, GenerationOptions(prompt, negative_prompt), catalogue)
+    form.add_item(_box("More, one “key: value” a line", "more", "", MORE_CHARS))
+    form.stop()
+    return form
+
+
 def part_form(custom_id: str, request: GenerationRequest) -> ui.Modal:
     """Build the form for a part of a picture that `request` drew, filled with its words."""
     form = ui.Modal(title="Redraw a part", custom_id=custom_id, timeout=None)
@@ -91,6 +102,12 @@ def part_form(custom_id: str, request: GenerationRequest) -> ui.Modal:
     form.add_item(_box("More, one “key: value” a line", "more", lines, MORE_CHARS))
     form.stop()
     return form
+
+
+def read_draw_form(data: Mapping[str, Any]) -> GenerationOptions:
+    """Read a submitted form of `draw_form`. Raises RequestError naming the line that is wrong."""
+    answers = dict(_answers(data.get("components") or []))
+    return GenerationOptions(**{"prompt": answers.get("prompt", ""), **_chosen(answers)})
 
 
 def read_part_form(data: Mapping[str, Any], options: GenerationOptions) -> GenerationOptions:
@@ -104,6 +121,14 @@ def list_form(options: GenerationOptions, catalogue: Catalogue) -> ui.Modal:
     """Build the form for a list of prompts, filled with what was given with the command."""
     form = ui.Modal(title="Draw a list of prompts", custom_id=LIST_FORM_ID, timeout=None)
     form.add_item(_list_box(""))
+    _add_choices(form, options, catalogue)
+    form.add_item(_box("More, one “key: value” a line", "more", _given_lines(options), MORE_CHARS))
+    form.stop()
+    return form
+
+
+def _add_choices(form: ui.Modal, options: GenerationOptions, catalogue: Catalogue) -> None:
+    """Add the rows for what is avoided, the model and the aspect."""
     form.add_item(_box("Negative prompt", "negative_prompt", options.negative_prompt or "", MAX_NEGATIVE_CHARS))
     chosen = options.model or catalogue.default
     models = [
@@ -113,23 +138,23 @@ def list_form(options: GenerationOptions, catalogue: Catalogue) -> ui.Modal:
     own = discord.SelectOption(label="The model's own size", value=KEEP_SIZE, default=options.aspect is None)
     aspects = [own, *(discord.SelectOption(label=a, value=a, default=a == options.aspect) for a in ASPECTS)]
     form.add_item(ui.Label(text="Aspect", component=ui.Select(custom_id="aspect", options=aspects)))
-    form.add_item(_box("More, one “key: value” a line", "more", _given_lines(options), MORE_CHARS))
-    form.stop()
-    return form
 
 
 def read_list_form(data: Mapping[str, Any]) -> GenerationOptions:
     """Read a submitted form of `list_form`. Raises RequestError naming the line that is wrong."""
     answers = dict(_answers(data.get("components") or []))
+    lines = split_lines(answers.get("prompts", ""))
+    return GenerationOptions(**{"prompt": "", "lines": lines, **_chosen(answers)})
+
+
+def _chosen(answers: Mapping[str, str]) -> dict[str, Any]:
     aspect = answers.get("aspect") or KEEP_SIZE
-    values: dict[str, Any] = {
-        "prompt": "",
-        "lines": split_lines(answers.get("prompts", "")),
+    return {
         "negative_prompt": answers.get("negative_prompt") or None,
         "model": answers.get("model") or None,
         "aspect": None if aspect == KEEP_SIZE else aspect,
+        **read_more(answers.get("more", "")),
     }
-    return GenerationOptions(**{**values, **read_more(answers.get("more", ""))})
 
 
 def editable(request: GenerationRequest) -> bool:
@@ -204,7 +229,7 @@ def read_form(data: Mapping[str, Any], job: Job) -> GenerationOptions:
     model = answers.get("model") or job.request.model
     pictures = picture_options(job.request)
     values: dict[str, Any] = {
-        **{name: pictures[name] for name in ("image", "mask", "control", "base_seed", "variation")},
+        **{name: pictures[name] for name in ("image", "mask", "control", "reference", "base_seed", "variation")},
         "prompt": answers.get("prompt", ""),
         "lines": split_lines(answers.get("prompts", "")) if job.request.listed else (),
         "negative_prompt": answers.get("negative_prompt") or None,

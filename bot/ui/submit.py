@@ -1,4 +1,4 @@
-"""What happens when a form is sent: *Edit*, that of a picture to draw from, or that of a list of prompts."""
+"""What happens when a form is sent: *Edit*, that of a picture to draw from, of words for one, or of a list of prompts."""
 
 from __future__ import annotations
 
@@ -12,12 +12,22 @@ from bot.errors import RequestError
 from bot.generation import GenerationOptions, GenerationRequest, InputRef
 from bot.ui.answers import whisper
 from bot.ui.buttons import check_may_draw, draw, drawable_job, prepared
-from bot.ui.forms import FORM_ID, INPUT_FORM_ID, LIST_FORM_ID, read_form, read_input_form, read_list_form
+from bot.ui.forms import (
+    DRAW_FORM_ID,
+    FORM_ID,
+    INPUT_FORM_ID,
+    LIST_FORM_ID,
+    read_draw_form,
+    read_form,
+    read_input_form,
+    read_list_form,
+)
 from bot.ui.house import House, house_of
 from bot.ui.view import fenced
 
 __all__ = [
-    "FORM_ID", "INPUT_FORM_ID", "LIST_FORM_ID", "drawn_as", "form_submitted", "input_form_submitted", "list_form_submitted",
+    "DRAW_FORM_ID", "FORM_ID", "INPUT_FORM_ID", "LIST_FORM_ID", "draw_form_submitted", "drawn_as", "form_submitted",
+    "input_form_submitted", "list_form_submitted",
 ]  # fmt: skip
 
 LIST_FILE = "prompts.txt"
@@ -40,6 +50,13 @@ async def input_form_submitted(interaction: discord.Interaction[Any], ref: Input
     house = house_of(interaction)
     check_may_draw(interaction, house)
     await drawn_as(interaction, house, lambda data: read_input_form(data, ref))
+
+
+async def draw_form_submitted(interaction: discord.Interaction[Any]) -> None:
+    """Queue what the form says; refusals as for `form_submitted`."""
+    house = house_of(interaction)
+    check_may_draw(interaction, house)
+    await drawn_as(interaction, house, read_draw_form)
 
 
 async def list_form_submitted(interaction: discord.Interaction[Any]) -> None:
