@@ -89,7 +89,8 @@ def options_told(info: PictureInfo, catalogue: Catalogue) -> GenerationOptions:
 def overridden(told: GenerationOptions, given: GenerationOptions) -> GenerationOptions:
     """Put what is given in the place of what is told; an aspect takes that of width and height, a seed that of a variation's."""
     changes = {item.name: value for item in fields(given) if (value := getattr(given, item.name))}
-    changes |= {name: 0 for name in ("seed", "steps", "guidance", "strength") if getattr(given, name) == 0}
+    numbers = ("seed", "steps", "guidance", "strength", "base_seed", "variation")
+    changes |= {name: 0 for name in numbers if getattr(given, name) == 0}
     if given.aspect is not None:
         changes = {"width": None, "height": None} | changes
     if given.seed is not None:
