@@ -116,6 +116,10 @@ class InputShelf:
             control = control_map(control, request.control_type)
         return InputPictures(_raw(fitted(request.image)), _raw(fitted(request.mask, soft=False)), _raw(control))
 
+    def paths(self, digests: Iterable[str]) -> list[Path]:
+        """Give the files of pictures, each once, in this order; those that are gone are left out."""
+        return [path for path in map(self._path, dict.fromkeys(digests)) if path.is_file()]
+
     def remove(self, digests: Iterable[str]) -> None:
         """Remove pictures; nothing where they are gone. Raises OSError."""
         for digest in digests:
