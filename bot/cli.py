@@ -147,6 +147,7 @@ def _add_generate(commands: Any) -> None:
     option("control", metavar="FILE", help="a picture whose lines or shapes to follow")
     option("control_type", metavar="KIND", help=f"how to read it: {', '.join(CONTROL_TYPES)}")
     option("control_scale", type=float, metavar="X", help="how strictly to follow it (1)")
+    option("reference", metavar="FILE", help="a picture whose subject and style to take up, where the model reads some")
     option("tiling", action="store_true", help="let opposite edges fit together, for patterns")
     option(
         "quality",
@@ -223,8 +224,8 @@ def _options(
         width=options.width, height=options.height, count=options.count, steps=options.steps,
         guidance=options.guidance, seed=seed, sampler=options.sampler, private=options.private, spoiler=options.spoiler,
         quality=options.quality, lora=options.lora, style=options.style, strength=options.strength, control_type=options.control_type,
-        control_scale=options.control_scale, image=inputs.get("image"), mask=inputs.get("mask"), control=inputs.get("control"),
-        tiling=options.tiling,
+        control_scale=options.control_scale, tiling=options.tiling, image=inputs.get("image"), mask=inputs.get("mask"),
+        control=inputs.get("control"), reference=inputs.get("reference"),
         axes=tuple(read_axis(f"--grid-{side}", text) for side in "xy" if (text := getattr(options, f"grid_{side}"))),
     )  # fmt: skip
 

@@ -50,7 +50,7 @@ from bot.prompts.pictures import USUAL_EXPAND
 from bot.prompts.upscaling import check_upscale, resolve_upscale
 from bot.provenance import Marks, PictureInfo, read_info
 
-INPUTS = ("image", "mask", "control")
+INPUTS = ("image", "mask", "control", "reference")
 """The options that are pictures."""
 
 
@@ -267,19 +267,20 @@ def generate_image(
     control: Image.Image | str | os.PathLike[str] | None = None,
     control_type: str | None = None,
     control_scale: float | None = None,
+    reference: Image.Image | str | os.PathLike[str] | None = None,
     tiling: bool = False,
 ) -> Image.Image:
     """Draw one picture and give it as a Pillow image.
 
     The options are those of `/imagine`; what is left out comes from the model's defaults, or from `like`: a picture whose file says what
     made it, which is drawn again but for what is given. Sizes are pixels, multiples
-    of 8; `lora` is "name", "name:0.8" or several with commas; `image`, `mask` and `control` are Pillow images or files' paths. `image.info` of what is returned has the texts "parameters" and "easel", which `image.save("output.png")` writes into the file.
+    of 8; `lora` is "name", "name:0.8" or several with commas; `image`, `mask`, `control` and `reference` are Pillow images or files' paths. `image.info` of what is returned has the texts "parameters" and "easel", which `image.save("output.png")` writes into the file.
     The first call loads the model, which stays in memory. Raises EaselError with a sentence that says what to do.
     """
     images = generate_images(
         prompt, like=like, negative_prompt=negative_prompt, model=model, aspect=aspect, width=width, height=height, count=1,
         steps=steps, guidance=guidance, seed=seed, sampler=sampler, quality=quality, style=style, lora=lora, image=image, strength=strength, mask=mask,
-        control=control, control_type=control_type, control_scale=control_scale, tiling=tiling,
+        control=control, control_type=control_type, control_scale=control_scale, reference=reference, tiling=tiling,
     )  # fmt: skip
     return images[0]
 

@@ -88,6 +88,7 @@ def parameters_text(
             if request.control
             else {}
         ),
+        **({"Reference scale": _number(request.reference_scale)} if request.reference else {}),
         **_grid_settings(request),
         **(
             {"Lora hashes": ", ".join(f"{name}: {digest}" for name, digest in lora_hashes.items())}
@@ -157,7 +158,7 @@ _REQUEST_FIELDS: dict[str, type] = {
 _LATER_FIELDS: dict[str, Any] = {
     "quality": STANDARD, "guidance_end": 1.0, "image": "", "strength": 1.0, "mask": "", "control": "", "control_type": "",
     "control_scale": 1.0, "variation": 0.0, "tiling": False, "loras": (), "upscale": 0, "upscale_mode": "", "upscale_source": "",
-    "style": "", "wrap": "", "more_negative": "", "prompts": (),
+    "style": "", "wrap": "", "more_negative": "", "prompts": (), "reference": "", "reference_scale": 1.0,
 }  # fmt: skip
 
 
@@ -179,6 +180,8 @@ def picture_facts(request: GenerationRequest) -> list[tuple[str, str]]:
         )
     if request.control:
         found.append(("Control", f"{request.control_type[:40]}, scale {_number(request.control_scale)}"))
+    if request.reference:
+        found.append(("Reference", f"a picture, scale {_number(request.reference_scale)}"))
     if request.base_seed is not None:
         found.append(("Variation", f"{_number(request.variation)} away from seed {request.base_seed}"))
     if request.tiling:

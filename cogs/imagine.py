@@ -53,6 +53,7 @@ class Imagine(commands.Cog):
         control="A picture whose lines or shapes to follow",
         control_type="How to read the control picture; raw: it is such a map already",
         control_scale="How strictly to follow the control picture",
+        reference="A picture whose subject and style to take up, where the model reads some",
         tiling="Let opposite edges fit together, for patterns",
         quality="draft is quick and rough, where the model has drafts",
         private="Show the pictures only to you",
@@ -85,6 +86,7 @@ class Imagine(commands.Cog):
         control: discord.Attachment | None = None,
         control_type: str | None = None,
         control_scale: Range[float, 0.0, MAX_CONTROL_SCALE] | None = None,
+        reference: discord.Attachment | None = None,
         tiling: bool = False,
         quality: str | None = None,
         private: bool = False,
@@ -97,7 +99,7 @@ class Imagine(commands.Cog):
             private, spoiler, quality, strength=strength, control_type=control_type, control_scale=control_scale, tiling=tiling,
             lora=lora, style=style,
         )  # fmt: skip
-        attached = {"image": image, "mask": mask, "control": control}
+        attached = {"image": image, "mask": mask, "control": control, "reference": reference}
         await draw_with(interaction, house_of(interaction), options, attached)
 
     @imagine.autocomplete("model")

@@ -16,17 +16,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bot.addons import AddOn
-from bot.catalogue import READY_MADE, Catalogue, with_variants
-from bot.engine.adapters import Weighted, load_adapter
-from bot.engine.addons import path_of
+from bot.catalogue import Catalogue, with_variants
 from bot.engine.annotators import Annotators
 from bot.engine.base import NO_INPUTS, EngineInfo, Listener, Order, Question, Work, carry_out
 from bot.engine.captions import CaptionRoom, CaptionRun
-from bot.engine.controls import load_control
 from bot.engine.devices import Device, Pace, choose_device, keep_memory, memory_numbers, quiet_libraries, spin_briefly
 from bot.engine.drawings import Drawing, drawing_of, owners
-from bot.engine.embeddings import load_embedding
+from bot.engine.extras import lacking, loras_of, words_of
 from bot.engine.fitting import Fitting
 from bot.engine.general import GeneralRoom, GeneralRun
 from bot.engine.guard import LOAD_LIMIT_S, Guard, turn_limit_s
@@ -42,7 +38,6 @@ from bot.engine.upscale_room import UpscaleRoom, UpscaleRun
 from bot.engine.weights import ModelFiles
 from bot.errors import EaselError, GenerationCancelled, InvalidOutput, OutOfMemory, RequestError
 from bot.generation import FetchProgress, GenerationRequest, GenerationResult, InputPictures, RawPicture
-from bot.prompts.addons import named_in
 from bot.prompts.upscaling import redraws
 
 log = logging.getLogger(__name__)
@@ -311,8 +306,8 @@ class DiffusersEngine:
                 self._leave_to_pipeline(drawing, numbers)
                 return
             try:
-                words = [loaded.embeddings[addon.path] for addon in self._embeddings(request)]
-                self._lanes.begin(drawing, loaded, numbers, self._loras(request, loaded), words)
+                words = [loaded.embeddings[addon.path] for addon in words_of(request, self._catalogue)]
+                self._lanes.begin(drawing, loaded, numbers, loras_of(request, loaded, self._catalogue), words)
             except NotLinear as error:
                 log.info("%s with %s is drawn by its pipeline: %s", drawing.spec.id, request.sampler, error)
                 self._leave_to_pipeline(drawing, numbers)
@@ -326,30 +321,11 @@ class DiffusersEngine:
             self._fail(drawing, drawing.no_room() if isinstance(trouble, OutOfMemory) else trouble)
 
     def _has_extras(self, drawing: Drawing, request: GenerationRequest, loaded: Loaded) -> bool:
-        """Load the control network, LoRAs and words that some pictures of a drawing ask for; False where that has failed, or is tried again."""
+        """Load what some pictures of a drawing ask for besides the model; False where that has failed, or is tried again."""
         assert self._device is not None
         device = self._device.suited_to(loaded.spec.family)
-        kind = request.control_type.removeprefix(READY_MADE) if request.control else ""
-        if kind and kind not in loaded.controls:
-            load = functools.partial(load_control, loaded, kind, device)
-            if not self._has_loaded(drawing, loaded, "a control network", load):
-                return False
-        if loaded.family is None:
-            return True
-        for name, weight in request.loras:
-            path = path_of(self._catalogue, request.model, name)
-            if weight and path in loaded.adapters:
-                loaded.use_adapter(path)  # so that the next one to be loaded does not push it out
-            elif weight:
-                load = functools.partial(load_adapter, loaded, name, path)
-                if not self._has_loaded(drawing, loaded, "a LoRA", load):
-                    return False
-        for addon in self._embeddings(request):
-            if addon.path not in loaded.embeddings:
-                load = functools.partial(load_embedding, loaded, addon, Path(addon.path))
-                if not self._has_loaded(drawing, loaded, "an embedding", load):
-                    return False
-        return True
+        wanted = lacking(request, loaded, self._catalogue, device)
+        return all(self._has_loaded(drawing, loaded, what, load) for what, load in wanted)
 
     def _has_loaded(self, drawing: Drawing, loaded: Loaded, what: str, load: Callable[[], None]) -> bool:
         def unit() -> None:
@@ -363,20 +339,10 @@ class DiffusersEngine:
             self._fail(drawing, drawing.no_room() if isinstance(trouble, OutOfMemory) else trouble)
         return False
 
-    def _loras(self, request: GenerationRequest, loaded: Loaded) -> Weighted:
-        """Give the LoRAs of a request, which are loaded, but for those of weight 0."""
-        paths = [(path_of(self._catalogue, request.model, name), weight) for name, weight in request.loras if weight]
-        return tuple((loaded.use_adapter(path), weight) for path, weight in paths if path is not None)
-
-    def _embeddings(self, request: GenerationRequest) -> list[AddOn]:
-        """Name the words in a request's prompts that its model is to be taught."""
-        spec = self._catalogue.get(request.model)
-        return [] if spec is None else named_in((request.prompt, request.negative_prompt), spec, self._catalogue)
-
     def _leave_to_pipeline(self, drawing: Drawing, numbers: Sequence[int]) -> None:
         """Let its pipeline draw pictures that lanes do not express. Raises RequestError where they are no plain ones."""
         request = drawing.request.alone(numbers[0])
-        taught = any(weight for _, weight in request.loras) or self._embeddings(request)
+        taught = any(weight for _, weight in request.loras) or words_of(request, self._catalogue)
         if request.inputs or request.base_seed is not None or request.tiling or taught:
             raise RequestError(
                 f"{drawing.spec.name} draws this from plain words alone, or with its own sampler and guidance; leave out pictures, "

@@ -10,6 +10,7 @@ from typing import Any
 from bot.catalogue import DRAFT_SUFFIX, INPAINTING_SUFFIX, Catalogue, ModelSpec
 from bot.engine.base import Order
 from bot.engine.canvas import Canvas
+from bot.engine.image_prompts import ImagePrompt
 from bot.engine.lanes import Lane
 from bot.engine.mosaic import Tiles
 from bot.errors import InvalidOutput, ModelError, OutOfMemory, RequestError
@@ -26,7 +27,7 @@ class Drawing:
 
     `request` is the order's with what its model does not take left out. `since`: since when it waits for its model, in the
     engine's monotonic seconds. `fresh`: pictures whose prompt is not encoded yet. `todo`: pictures that are left to the pipeline and that
-    no call of it has begun yet. `canvas`: the picture it begins from, encoded. `enlarging`: it is being enlarged and needs no model.
+    no call of it has begun yet. `canvas`: the picture it begins from, encoded; `image_prompt`: its reference picture. `enlarging`: it is being enlarged and needs no model.
     `tiles`: its pictures are the tiles of one, which are redrawn, each from its own part. `before` and `after` are steps that were taken
     before it, and will be after. Times are seconds of the GPU thread, a shared pass being split by rows.
     """
@@ -39,6 +40,7 @@ class Drawing:
     fresh: list[int]
     todo: list[int] = field(default_factory=list[int])
     canvas: Canvas | None = None
+    image_prompt: ImagePrompt | None = None
     enlarging: bool = False
     tiles: Tiles | None = None
     before: int = 0

@@ -55,6 +55,7 @@ def picture_options(request: GenerationRequest) -> dict[str, Any]:
         "control": ref(request.control),
         "control_type": request.control_type or None,
         "control_scale": request.control_scale if request.control else None,
+        "reference": ref(request.reference),
         "base_seed": request.base_seed,
         "variation": None if request.base_seed is None else request.variation,
         "tiling": request.tiling,
@@ -94,7 +95,9 @@ def overridden(told: GenerationOptions, given: GenerationOptions) -> GenerationO
 
 
 def as_told(request: GenerationRequest, drawn: GenerationRequest) -> GenerationRequest:
-    """Let a request have the words around its prompts that a picture was drawn with, whatever the operator's files say now."""
+    """Let a request have the words around its prompts and the model's settings that a picture was drawn with, whatever the operator's files say now."""
+    scale = drawn.reference_scale if drawn.reference else request.reference_scale
     return replace(
-        request, style=drawn.style, wrap=drawn.wrap, more_negative=drawn.more_negative, guidance_end=drawn.guidance_end
-    )
+        request, style=drawn.style, wrap=drawn.wrap, more_negative=drawn.more_negative, guidance_end=drawn.guidance_end,
+        reference_scale=scale,
+    )  # fmt: skip

@@ -20,6 +20,7 @@ from bot.generation import GenerationOptions, GenerationRequest
 from bot.library import Studio
 from bot.picture import Picture, to_image
 from cogs.imagine import Imagine
+from tests.unit.engine.ip_adapters import pocket_with_one
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMPT = "a red star on a blue background"
@@ -44,6 +45,7 @@ SHOWN: dict[str, tuple[Any, str]] = {
     "control": ("picture", "canny"),
     "control_type": ("scribble", "scribble"),
     "control_scale": (0.4, "scale 0.4"),
+    "reference": ("picture", "a picture, scale 0.6"),
     "tiling": (True, "yes"),
     "quality": ("draft", "draft"),
 }
@@ -55,7 +57,8 @@ NOT_OF_THE_PICTURE = {"prompt", "private", "spoiler"}
 
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
-    settings = replace(read_settings({}), data_dir=tmp_path_factory.mktemp("data"))
+    models = pocket_with_one(tmp_path_factory.mktemp("models"))
+    settings = replace(read_settings({}), data_dir=tmp_path_factory.mktemp("data"), models_file=models)
     engine = DiffusersEngine(
         load_catalogue(settings), models_root=ROOT, cache_dir=settings.data_dir / "hub", device="cpu", dtype="auto", max_batch=4
     )  # fmt: skip
@@ -80,7 +83,7 @@ def given(studio: Studio, name: str) -> dict[str, Any]:
     if name in NEEDS:
         options[NEEDS[name]] = "picture"
     pictures = {"picture": picture, "mask": mask}
-    for option in ("image", "mask", "control"):
+    for option in ("image", "mask", "control", "reference"):
         if option in options:
             options[option] = studio.take_input(pictures[options[option]](), mask=option == "mask")
     return options
@@ -133,6 +136,18 @@ def test_like_a_picture_of_choices_a_style_and_a_server_draws_it_again_after_the
     again = studio.prepare_like(path, GenerationOptions(""))
     assert (again.told.prompt, again.told.negative_prompt) == (request.told.prompts[1], "fog")
     assert again.seed == 8
+
+
+def test_like_a_picture_with_a_reference_draws_it_again_after_the_models_scale_has_changed(
+    studio: Studio, tmp_path: Path
+) -> None:
+    asked = GenerationOptions(PROMPT, **given(studio, "reference"))
+    request = replace(studio.prepare(asked), reference_scale=1.1)
+    (path,) = drawn(studio, request, tmp_path / "first.png")
+    again = studio.prepare_like(path, GenerationOptions(""))
+    assert (again.reference, again.reference_scale) == (request.reference, 1.1)
+    other = studio.take_input(mask())
+    assert studio.prepare_like(path, GenerationOptions("", reference=other)).reference == other.digest
 
 
 def test_like_what_is_given_comes_before_what_is_told(studio: Studio, tmp_path: Path) -> None:

@@ -334,7 +334,7 @@ async def test_imagine_registers_the_options_of_the_design_and_no_others() -> No
     imagine = next(c for c in await registered_commands() if c["name"] == "imagine")
     assert [option["name"] for option in imagine["options"]] == [
         "prompt", "negative_prompt", "model", "aspect", "width", "height", "count", "steps", "guidance", "seed",
-        "sampler", "style", "lora", "image", "strength", "mask", "control", "control_type", "control_scale", "tiling", "quality", "private", "spoiler",
+        "sampler", "style", "lora", "image", "strength", "mask", "control", "control_type", "control_scale", "reference", "tiling", "quality", "private", "spoiler",
     ]  # fmt: skip
     assert [option["name"] for option in imagine["options"] if option["required"]] == ["prompt"]
 
