@@ -284,7 +284,7 @@ class PictureFile:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A committed request and where it stands."""
+    """A committed request and where it stands. `note` is that of its result."""
 
     id: str
     request: GenerationRequest
@@ -298,6 +298,7 @@ class Job:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     draw_s: float | None = None
+    note: str = ""
     files: tuple[PictureFile, ...] = ()
 
     @property
@@ -362,6 +363,8 @@ class GenerationResult:
     total_s: float
     device: str
     dtype: str
+    note: str = ""
+    """A sentence about what the model left of the prompts unread; empty where it read them all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,12 @@ from bot.engine.lanes import Lane
 from bot.engine.mosaic import Tiles
 from bot.errors import InvalidOutput, OutOfMemory
 from bot.generation import GenerationRequest, GenerationResult, Progress, RawPicture
+from bot.prompts.text import quoted
 
 log = logging.getLogger(__name__)
 
+UNREAD_CHARS = 80
+"""How much is shown of what was not read."""
 _ROUNDING = 1e-6
 
 
@@ -53,6 +56,7 @@ class Drawing:
     _said: int = 0
     _lost: int = 0
     _finished: list[RawPicture] = field(default_factory=list[RawPicture])
+    _unread: dict[str, dict[int, str]] = field(default_factory=dict[str, dict[int, str]])
 
     @property
     def prepared(self) -> bool:
@@ -91,6 +95,22 @@ class Drawing:
         self._lost += 1
         self.reached(n, 1.0)
         return True
+
+    def leave_unread(self, numbers: Iterable[int], prompt: str, negative_prompt: str) -> None:
+        """Note which ends of their prompts the model does not read for these pictures; empty where it reads all."""
+        for what, end in (("prompt", prompt), ("negative prompt", negative_prompt)):
+            if end:
+                self._unread.setdefault(what, {}).update(dict.fromkeys(numbers, end))
+
+    def note(self) -> str:
+        """Say in a sentence what the model did not read; empty where it read everything."""
+        parts: list[str] = []
+        for what, ends in self._unread.items():
+            some = f" of {len(ends)} of {self.request.count} pictures" if len(ends) < self.request.count else ""
+            parts.append(f"of the {what}{some}, “{quoted(ends[min(ends)], UNREAD_CHARS)}”")
+        if not parts:
+            return ""
+        return f"{self.spec.name} did not read the end {', and '.join(parts)}; put what matters first, or shorten it."
 
     def reached(self, n: int, share: float) -> None:
         """Note that picture `n` has taken this share of its steps, from 0 to 1."""
@@ -137,7 +157,7 @@ class Drawing:
         if self.tiles is not None:
             pictures = (self.tiles.picture(self.request.seed),)
         self.order.finish(
-            GenerationResult(pictures, self.denoise_s, self.denoise_s + self.other_s, device, dtype),
+            GenerationResult(pictures, self.denoise_s, self.denoise_s + self.other_s, device, dtype, note=self.note()),
         )
 
     def no_room(self) -> OutOfMemory:
