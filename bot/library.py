@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import threading
+import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
@@ -244,7 +245,8 @@ def generate_image(
 
     The options are those of `/imagine`; what is left out comes from the model's defaults. Sizes are pixels, multiples
     of 8; `lora` is "name", "name:0.8" or several with commas; `image`, `mask` and `control` are Pillow images or files' paths. `image.info` of what is returned has the texts "parameters" and "easel", which `image.save("output.png")` writes into the file.
-    The first call loads the model, which stays in memory. Raises EaselError with a sentence that says what to do.
+    The first call loads the model, which stays in memory. Where the model does not read a prompt to its end, a warning says from where on.
+    Raises EaselError with a sentence that says what to do.
     """
     images = generate_images(
         prompt, negative_prompt=negative_prompt, model=model, aspect=aspect, width=width, height=height, count=1,
@@ -263,6 +265,8 @@ def generate_images(prompt: str, *, count: int | None = None, **options: Any) ->
             options[name] = studio.take_input(options[name], mask=name == "mask")
     request = studio.prepare(GenerationOptions(prompt, count=count, **options))
     result = studio.draw(request)
+    if result.note:
+        warnings.warn(result.note, stacklevel=2)
     return [to_image(picture, studio.marks(request, picture, result), marker) for picture in result.pictures]
 
 

@@ -228,7 +228,9 @@ class Dispatcher:
         job = run.job
         pictures = await self._write(run, result)
         rendered = await self._insist(
-            lambda: self._store.render(job.id, pictures, draw_s=result.total_s, denoise_s=result.denoise_s)
+            lambda: self._store.render(
+                job.id, pictures, draw_s=result.total_s, denoise_s=result.denoise_s, note=result.note
+            )
         )
         if self._board.runs.get(job.id) is run:
             self._board.remove(job.id)

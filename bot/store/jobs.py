@@ -165,13 +165,13 @@ class JobStore:
         return await self._change(transitions.PUT_BACK, job_id, attempt=attempt, started_at=None)
 
     async def render(
-        self, job_id: str, pictures: Sequence[PictureFile], *, draw_s: float, denoise_s: float
+        self, job_id: str, pictures: Sequence[PictureFile], *, draw_s: float, denoise_s: float, note: str = ""
     ) -> Job | None:
         """Record the pictures that are on disk now, and charge for them."""
 
         def work(connection: Connection) -> Job | None:
-            times = {"draw_s": draw_s, "denoise_s": denoise_s}
-            if not transitions.apply(connection, transitions.RENDER, job_id, **times):
+            values = {"draw_s": draw_s, "denoise_s": denoise_s, "note": note or None}
+            if not transitions.apply(connection, transitions.RENDER, job_id, **values):
                 return None
             connection.execute(delete(files).where(files.c.job_id == job_id))
             if pictures:

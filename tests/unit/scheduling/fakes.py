@@ -61,6 +61,7 @@ class FakeEngine:
         self.drawn: list[str] = []
         self.gates: dict[str, threading.Event] = {}
         self.errors: dict[str, BaseException] = {}
+        self.notes: dict[str, str] = {}
         self.begun: defaultdict[str, threading.Event] = defaultdict(threading.Event)
         self.start_error: BaseException | None = None
         self.turn_error: BaseException | None = None
@@ -123,7 +124,8 @@ class FakeEngine:
             order.fail(GenerationCancelled("cancelled"))
             return True
         pictures = tuple(self.picture(request, n) for n in range(self.count(request)))
-        order.finish(GenerationResult(pictures, 0.5, 0.75, "cpu", "fp32"))
+        note = self.notes.get(request.prompt, "")
+        order.finish(GenerationResult(pictures, 0.5, 0.75, "cpu", "fp32", note))
         return True
 
     def count(self, request: GenerationRequest) -> int:

@@ -65,6 +65,22 @@ async def test_store_whole_road_records_every_step(store: JobStore) -> None:
     assert job.files == (picture(0), picture(1))
 
 
+async def test_render_note_stays_with_the_job_across_a_restart(path: Path) -> None:
+    store = await opened(path)
+    await added(store)
+    await store.start("job1", NOW)
+    rendered = await store.render("job1", [picture(0)], draw_s=1.0, denoise_s=1.0, note="It did not read “the *end*”.")
+    await store.close()
+    store = await opened(path)
+    found = await store.get("job1")
+    told = await store.export_member(7)
+    await store.close()
+    assert found is not None
+    assert rendered is not None
+    assert rendered.note == found.note == "It did not read “the *end*”."
+    assert [request["note"] for request in told["requests"]] == [found.note]
+
+
 ROADS = {
     "start": lambda s: s.start("job1", NOW),
     "put back": lambda s: s.put_back("job1"),
