@@ -158,14 +158,14 @@ class GeneralRun:
         import torch
 
         pipe, spec = self.loaded.pipe, self.loaded.spec
-        options = self._spelled(call_options(pipe, spec, self.requests[0], self.rows))
-        options["generator"] = [torch.Generator("cpu").manual_seed(one.seed) for one in self.requests]
-        if self.by_steps:
-            options["callback_on_step_end"] = self._after_step
         try:
             if self._aborted:
                 raise _Aborted
             with torch.inference_mode():
+                options = self._spelled(call_options(pipe, spec, self.requests[0], self.rows))
+                options["generator"] = [torch.Generator("cpu").manual_seed(one.seed) for one in self.requests]
+                if self.by_steps:
+                    options["callback_on_step_end"] = self._after_step
                 return pipe(**options).images
         finally:
             # diffusers skips this when the callback raises, and then the next request finds half a model moved.
@@ -174,8 +174,6 @@ class GeneralRun:
 
     def _spelled(self, options: dict[str, Any]) -> dict[str, Any]:
         """The options, prompts as the pipeline takes them: in words, or, where it cannot read those, embedded."""
-        import torch
-
         family, request = self.loaded.family, self.requests[0]
         texts = {name: options[name] for name in ("prompt", "negative_prompt") if name in options}
         unread = self._unread(texts, options.get("max_sequence_length"))
@@ -183,8 +181,7 @@ class GeneralRun:
             drawing.leave_unread([n], *unread)
         if family is None:
             return options
-        with torch.inference_mode():
-            spelled = family.spelled(request)
+        spelled = family.spelled(request)
         if not spelled:
             return options | {name: [family.plainly(text) for text in given] for name, given in texts.items()}
         given = {name: value.repeat(self.rows, *[1] * (value.ndim - 1)) for name, value in spelled.items()}

@@ -180,6 +180,18 @@ def test_pipeline_called_as_a_whole_draws_weights_too(
         assert abs(pixels(picture) - (image * 255).round()).max() <= 1
 
 
+def test_pipeline_guided_by_a_second_prompt_draws_weights_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, pipe = engine_of("flux-schnell", monkeypatch, tmp_path)
+    one = wanted("a (red:1.4) circle", guidance_scale=3.0)  # without lanes: the model is not told the guidance
+    (picture,) = engine.generate(one, Notes()).pictures
+    options = by_compel(engine.residents.use("tiny").family, "flux-dev", one, "a (red)1.4 circle")
+    image = pipe(
+        width=64, height=64, num_inference_steps=2, true_cfg_scale=3.0, negative_prompt=" ", output_type="np",
+        max_sequence_length=TOKENS, generator=torch.Generator().manual_seed(one.seed), **options,
+    ).images[0]  # fmt: skip
+    assert abs(pixels(picture) - (image * 255).round()).max() <= 1
+
+
 def test_pipeline_that_nobody_reads_weights_for_refuses_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, _ = engine_of("qwen-image", monkeypatch, tmp_path)
     order = Order(wanted("a (red:1.4) circle"), Notes(), 0)

@@ -204,22 +204,36 @@ def _filling_with(tokenizer: Any, word: str) -> Any:
     return other
 
 
-def test_embed_leaves_what_it_made_where_the_pipeline_computes() -> None:
-    """The weights of an encoder that is offloaded lie on no device between two calls; what it said stays."""
+class _Offloaded:
+    """A text encoder whose weights lie on no device between two calls."""
+
+    device = torch.device("meta")
+    dtype = torch.float32
+
+    def __init__(self, network: Any) -> None:
+        self._network = network
+
+    def __call__(self, *given: Any, **options: Any) -> Any:
+        return self._network(*given, **options)
+
+
+def test_embed_of_an_offloaded_encoder_stays_where_the_pipeline_computes() -> None:
     drawer = family("sd15")
     assert isinstance(drawer, StableDiffusion)
     (reader,) = drawer.readers
-    encoder = reader.network
+    prompt = read_weights("a (red:0.5) circle on (blue:1.3)")
+    made = replace(reader, network=_Offloaded(reader.network)).embed(prompt)
+    assert torch.equal(made, reader.embed(prompt))
 
-    class Elsewhere:
-        device = torch.device("meta")
-        dtype = torch.float32
 
-        def __call__(self, *given: Any, **options: Any) -> Any:
-            return encoder(*given, **options)
-
-    made = replace(reader, network=Elsewhere()).embed(read_weights("a (red:0.5) circle"))
-    assert torch.equal(made, reader.embed(read_weights("a (red:0.5) circle")))
+@pytest.mark.parametrize("name", ["sd15", "sdxl", "sd3", "flux-dev"])
+def test_encode_with_parts_that_take_turns_is_what_it_is_without(name: str) -> None:
+    wanted = wants(name, "a (red:0.5) circle on (blue:1.3)")
+    before = family(name).encode(wanted).words.tensors
+    drawer = family(name)
+    drawer.pipe.enable_model_cpu_offload(device="cpu")
+    after = drawer.encode(wanted).words.tensors
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
 
 
 def test_encode_prompts_of_different_lengths_share_one() -> None:
