@@ -345,13 +345,16 @@ class InputPictures:
 class Progress:
     """One denoising step is done. `preview`, where there is one, is a rough small picture of the first image.
 
-    `finished` are the pictures that were finished since the last news, where a request shows them as they come.
+    `finished` are the pictures that were finished since the last news, where a request shows them as they come; they were drawn
+    on this `device` in this `dtype`.
     """
 
     step: int
     steps: int
     preview: RawPicture | None = field(default=None, repr=False)
     finished: tuple[RawPicture, ...] = field(default=(), repr=False)
+    device: str = ""
+    dtype: str = ""
 
 
 @dataclass(frozen=True, slots=True)

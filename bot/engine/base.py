@@ -57,7 +57,8 @@ class Listener(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Order:
-    """A request on its way through the engine, and its end; `member` is whose turn of the GPU it uses, `inputs` are its pictures.
+    """A request on its way through the engine, and its end; `member` is whose turn of the GPU it uses, `inputs` are its pictures, `done` those
+    that were drawn before, by number, and are not to be drawn again: at least one is missing.
 
     It ends once: what comes later, as from a device call that a watchdog gave up on, is dropped.
     """
@@ -66,6 +67,7 @@ class Order:
     listener: Listener
     member: object = None
     inputs: InputPictures = NO_INPUTS
+    done: frozenset[int] = frozenset()
     future: Future[GenerationResult] = field(default_factory=lambda: Future[GenerationResult]())
 
     @property

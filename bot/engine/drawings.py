@@ -31,7 +31,7 @@ class Drawing:
     engine's monotonic seconds. `fresh`: pictures whose prompt is not encoded yet. `todo`: pictures that are left to the pipeline and that
     no call of it has begun yet. `canvas`: the picture it begins from, encoded. `enlarging`: it is being enlarged and needs no model.
     `tiles`: its pictures are the tiles of one, which are redrawn, each from its own part. `before` and `after` are steps that were taken
-    before it, and will be after. Times are seconds of the GPU thread, a shared pass being split by rows.
+    before it, and will be after. `made_on` is the device and dtype of its pictures. Times are seconds of the GPU thread, a shared pass being split by rows.
     """
 
     order: Order
@@ -50,6 +50,7 @@ class Drawing:
     denoise_s: float = 0.0
     other_s: float = 0.0
     previews: int = 0
+    made_on: tuple[str, str] = "", ""
     _pictures: dict[int, RawPicture] = field(default_factory=dict[int, RawPicture])
     _shares: dict[int, float] = field(default_factory=dict[int, float])
     _drawn: int = 0
@@ -57,6 +58,9 @@ class Drawing:
     _lost: int = 0
     _finished: list[RawPicture] = field(default_factory=list[RawPicture])
     _unread: dict[str, dict[int, str]] = field(default_factory=dict[str, dict[int, str]])
+
+    def __post_init__(self) -> None:
+        self._shares.update(dict.fromkeys(self.order.done, 1.0))
 
     @property
     def prepared(self) -> bool:
@@ -85,8 +89,8 @@ class Drawing:
 
     @property
     def complete(self) -> bool:
-        """Whether all its pictures are drawn, or lost."""
-        return self._drawn + self._lost >= self.request.count
+        """Whether all its pictures are drawn, now or before, or lost."""
+        return len(self.order.done) + self._drawn + self._lost >= self.request.count
 
     def lose(self, n: int) -> bool:
         """Go on without a picture that came out broken; False where the request cannot: a list can, while it has any other."""
@@ -127,7 +131,9 @@ class Drawing:
         shown = _shown(preview) if preview is not None and listener.wants_preview() else None
         self.previews += shown is not None
         finished, self._finished = tuple(self._finished), []
-        listener.on_progress(Progress(self.before + step, self.before + steps + self.after, shown, finished))
+        listener.on_progress(
+            Progress(self.before + step, self.before + steps + self.after, shown, finished, *self.made_on)
+        )
 
     def take(self, image: Any, n: int) -> None:
         """Take finished picture `n`, (height, width, 3) floats on [0, 1]. Raises InvalidOutput as `to_picture`."""
@@ -151,13 +157,13 @@ class Drawing:
         self.reached(n, 1.0)
         self.tell()
 
-    def finish(self, device: str, dtype: str) -> None:
+    def finish(self) -> None:
         """End the order with its pictures, or the one that its tiles make."""
         pictures = tuple(self._pictures[n] for n in sorted(self._pictures))
         if self.tiles is not None:
             pictures = (self.tiles.picture(self.request.seed),)
         self.order.finish(
-            GenerationResult(pictures, self.denoise_s, self.denoise_s + self.other_s, device, dtype, note=self.note()),
+            GenerationResult(pictures, self.denoise_s, self.denoise_s + self.other_s, *self.made_on, note=self.note()),
         )
 
     def no_room(self) -> OutOfMemory:
