@@ -52,7 +52,6 @@ class TextEncoder:
 
     def pooled(self, prompt: Weighted) -> torch.Tensor:
         """Give what stands for a prompt as a whole, (1, width): of its first window, without weights."""
-
         made: list[torch.Tensor] = []
         for parts in prompt.prompts:
             ids = self._tokens((Part("".join(part.text for part in parts)),))[: self._room]

@@ -56,7 +56,7 @@ class StableDiffusion(Family):
         """Run the text encoder over a request's prompts."""
         guided = self._is_guided(request)
         positive, negative = self.pipe.encode_prompt(
-            device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=guided, **self.told(request)
+            device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=guided, **self.arguments(request)
         )
         more = self._guidance_embedding(request, positive.dtype)
         words = Words({"encoder_hidden_states": positive, **more})
@@ -83,7 +83,7 @@ class StableDiffusion(Family):
         made = side_by_side(self.readers, prompts)
         return dict(zip(("prompt_embeds", "negative_prompt_embeds"), made, strict=False))
 
-    def told(self, request: GenerationRequest) -> dict[str, Any]:
+    def arguments(self, request: GenerationRequest) -> dict[str, Any]:
         """Give a request's prompts as arguments of the pipeline: in words, or embedded."""
         words = {
             "prompt": self.plainly(request.prompt),
@@ -150,7 +150,7 @@ class StableDiffusionXL(StableDiffusion):
         """Run both text encoders over a request's prompts."""
         guided = self._is_guided(request)
         positive, negative, pooled, negative_pooled = self.pipe.encode_prompt(
-            device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=guided, **self.told(request)
+            device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=guided, **self.arguments(request)
         )
         size = (request.height, request.width)
         second: Any = self.pipe.text_encoder_2

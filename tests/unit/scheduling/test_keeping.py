@@ -162,6 +162,22 @@ async def test_end_list_that_is_taken_back_while_a_picture_is_written_leaves_no_
     world.engine.gates["two"].set()
 
 
+async def test_list_writes_each_of_its_pictures_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, written = world.archive.write, list[int]()
+
+    async def noting(job_id: str, request: Any, result: Any) -> Any:
+        written.extend(picture.n for picture in result.pictures)
+        return await write(job_id, request, result)
+
+    monkeypatch.setattr(world.archive, "write", noting)
+    gate = world.hold("four")
+    job = await listed(world)
+    await kept(world, job.id, 3)
+    gate.set()
+    await world.heard(Rendered, job.id)
+    assert sorted(written) == [0, 1, 2, 3]
+
+
 async def test_full_disk_in_the_middle_of_a_list_loses_none_of_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
