@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from bot import __version__
 from bot.catalogue import ASPECTS, CONTROL_TYPES, Catalogue, ModelSpec
 from bot.config import Settings, open_to_others, read_environment
+from bot.entries import Entry
 from bot.errors import EaselError, InvalidOutput, RequestError
 from bot.exits import EXIT_FAILED, exit_code
 from bot.generation import (
@@ -96,7 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     models = commands.add_parser("models", help="list the catalogue, or download a model", allow_abbrev=False)
     actions = models.add_subparsers(dest="action", metavar="ACTION", parser_class=_Parser)
     fetch = actions.add_parser("fetch", help="download a model ahead of time", allow_abbrev=False)
-    fetch.add_argument("model", metavar="ID", help="the model's id, as the list has it")
+    fetch.add_argument("model", metavar="ID", help="the id of a model or annotator, as the list has it")
     return parser
 
 
@@ -132,6 +133,10 @@ def _add_generate(commands: Any) -> None:
         help="draw a file of prompts instead, one a line; empty lines are skipped; line n is drawn with seed + n - 1",
     )  # fmt: skip
     parser.add_argument(
+        "--like", metavar="FILE",
+        help="draw a picture again, as its file tells what made it; the prompt and the options given here come before that",
+    )  # fmt: skip
+    parser.add_argument(
         "-o", "--output", metavar="PATH",
         help="the .png to write (easel-SEED.png); with --count above 1 its name gets -1, -2, …; with --prompts a folder "
         "(easel-pictures) for 0001.png, 0002.png, …, and 0001-1.png, 0001-2.png, … with --count above 1",
@@ -164,6 +169,7 @@ def _add_generate(commands: Any) -> None:
     option("control", metavar="FILE", help="a picture whose lines or shapes to follow")
     option("control_type", metavar="KIND", help=f"how to read it: {', '.join(CONTROL_TYPES)}")
     option("control_scale", type=float, metavar="X", help="how strictly to follow it (1)")
+    option("reference", metavar="FILE", help="a picture whose subject and style to take up, where the model reads some")
     option("tiling", action="store_true", help="let opposite edges fit together, for patterns")
     option(
         "quality",
@@ -205,11 +211,14 @@ def _generate(settings: Settings, options: argparse.Namespace) -> int:
     from bot.library import INPUTS, Studio, random_seed
 
     _quiet(settings)
-    if (options.prompt is None) == (options.prompts is None):
-        raise RequestError('Give either a prompt, as "a sunset over a beach", or --prompts FILE.')
+    if options.prompt is not None and options.prompts is not None:
+        raise RequestError("Give either a prompt or --prompts FILE, not both.")
+    if options.prompt is options.prompts is options.like is None:
+        raise RequestError('Give a prompt, as "a sunset over a beach", or --prompts FILE, or --like FILE.')
     if options.prompts is not None and (options.grid_x or options.grid_y):
         raise RequestError("A sheet compares one prompt; leave --prompts out.")
-    prompts = [options.prompt] if options.prompts is None else read_prompts(Path(options.prompts))
+    prompts = [options.prompt or ""] if options.prompts is None else read_prompts(Path(options.prompts))
+    told = options.like is not None and options.seed is None  # the file's own seed, then
     base_seed: int = random_seed() if options.seed is None else options.seed
     studio = Studio(settings)
     # All are checked before the first is drawn: a fault in line 90 should not cost 89 pictures' time.
@@ -217,11 +226,13 @@ def _generate(settings: Settings, options: argparse.Namespace) -> int:
     requests: list[GenerationRequest] = []
     for index, prompt in enumerate(prompts):
         try:
-            requests.append(studio.prepare(_options(options, prompt, base_seed + index, inputs)))
+            asked = _options(options, prompt, None if told else base_seed + index, inputs)
+            requests.append(studio.prepare(asked) if options.like is None else studio.prepare_like(options.like, asked))
         except RequestError as error:
             if options.prompts is None:
                 raise
             raise RequestError(f"Prompt {index + 1} of {options.prompts}: {error}") from None
+    base_seed = requests[0].seed
     paths = output_paths(options, [1 if request.axes else request.count for request in requests], base_seed)
     _draw(studio, requests, paths, private=options.private)
     return 0
@@ -242,14 +253,16 @@ def _upscale(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
-def _options(options: argparse.Namespace, prompt: str, seed: int, inputs: Mapping[str, InputRef]) -> GenerationOptions:
+def _options(
+    options: argparse.Namespace, prompt: str, seed: int | None, inputs: Mapping[str, InputRef]
+) -> GenerationOptions:
     return GenerationOptions(
         prompt, negative_prompt=options.negative_prompt, model=options.model, aspect=options.aspect,
         width=options.width, height=options.height, count=options.count, steps=options.steps,
         guidance=options.guidance, seed=seed, sampler=options.sampler, private=options.private, spoiler=options.spoiler,
         quality=options.quality, lora=options.lora, style=options.style, strength=options.strength, control_type=options.control_type,
-        control_scale=options.control_scale, image=inputs.get("image"), mask=inputs.get("mask"), control=inputs.get("control"),
-        tiling=options.tiling,
+        control_scale=options.control_scale, tiling=options.tiling, image=inputs.get("image"), mask=inputs.get("mask"),
+        control=inputs.get("control"), reference=inputs.get("reference"),
         axes=tuple(read_axis(f"--grid-{side}", text) for side in "xy" if (text := getattr(options, f"grid_{side}"))),
     )  # fmt: skip
 
@@ -416,10 +429,18 @@ def _models(settings: Settings, options: argparse.Namespace) -> int:
     files = model_files(catalogue, settings)
     if options.action == "fetch":
         return _fetch(files, options.model)
-    *table, blank, default = list_models(catalogue, {spec.id for spec in catalogue.models if files.is_local(spec.id)})
-    for line in (*table, *list_addons(catalogue), blank, default):
+    local = {spec.id for spec in (*catalogue.models, *catalogue.annotators) if files.is_local(spec.id)}
+    *table, blank, default = list_models(catalogue, local)
+    for line in (*table, *list_annotators(catalogue, local), *list_addons(catalogue), blank, default):
         print(line)
     return 0
+
+
+def list_annotators(catalogue: Catalogue, local: set[str]) -> list[str]:
+    """Write the models that look at pictures as a table, one line each; nothing where there are none."""
+    rows = [("ANNOTATOR", "NAME", "FOR", "LICENCE", "WHERE")]
+    rows += [(spec.id, spec.name, spec.kind, spec.licence, _where(spec, local)) for spec in catalogue.annotators]
+    return ["", *_table(rows)] if catalogue.annotators else []
 
 
 def list_addons(catalogue: Catalogue) -> list[str]:
@@ -446,7 +467,7 @@ def _size(spec: ModelSpec) -> str:
     return f"{width}×{height}"
 
 
-def _where(spec: ModelSpec, local: set[str]) -> str:
+def _where(spec: Entry, local: set[str]) -> str:
     if spec.id in local:
         return "here"
     size = "" if spec.download_bytes is None else f", {spec.download_bytes / 1e9:.1f} GB to download"
