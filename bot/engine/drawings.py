@@ -15,9 +15,12 @@ from bot.engine.lanes import Lane
 from bot.engine.mosaic import Tiles
 from bot.errors import InvalidOutput, ModelError, OutOfMemory, RequestError
 from bot.generation import DRAFT, GenerationRequest, GenerationResult, Progress, RawPicture
+from bot.prompts.text import quoted
 
 log = logging.getLogger(__name__)
 
+UNREAD_CHARS = 80
+"""How much is shown of what was not read."""
 _ROUNDING = 1e-6
 
 
@@ -57,7 +60,7 @@ class Drawing:
     no call of it has begun yet. `canvas`: the picture it begins from, encoded; `image_prompt`: its reference picture. `enlarging`: it is being enlarged and needs no model.
     `tiles`: its pictures are the tiles of one, which are redrawn, each from its own part. `later`: what other models draw of it, once
     the pictures of this one are there. `before` and `after` are steps that were taken
-    before it, and will be after. Times are seconds of the GPU thread, a shared pass being split by rows.
+    before it, and will be after. `made_on` is the device and dtype of its pictures. Times are seconds of the GPU thread, a shared pass being split by rows.
     """
 
     order: Order
@@ -78,12 +81,17 @@ class Drawing:
     denoise_s: float = 0.0
     other_s: float = 0.0
     previews: int = 0
+    made_on: tuple[str, str] = "", ""
     _pictures: dict[int, RawPicture] = field(default_factory=dict[int, RawPicture])
     _shares: dict[int, float] = field(default_factory=dict[int, float])
     _drawn: int = 0
     _said: int = 0
     _lost: int = 0
     _finished: list[RawPicture] = field(default_factory=list[RawPicture])
+    _unread: dict[str, dict[int, str]] = field(default_factory=dict[str, dict[int, str]])
+
+    def __post_init__(self) -> None:
+        self._shares.update(dict.fromkeys(self.order.done, 1.0))
 
     @property
     def prepared(self) -> bool:
@@ -112,8 +120,8 @@ class Drawing:
 
     @property
     def complete(self) -> bool:
-        """Whether all its pictures are drawn, or lost."""
-        return self._drawn + self._lost >= self.request.count
+        """Whether all its pictures are drawn, now or before, or lost."""
+        return len(self.order.done) + self._drawn + self._lost >= self.request.count
 
     @property
     def part_complete(self) -> bool:
@@ -141,6 +149,22 @@ class Drawing:
         self.reached(n, 1.0)
         return True
 
+    def leave_unread(self, numbers: Iterable[int], prompt: str, negative_prompt: str) -> None:
+        """Note which ends of their prompts the model does not read for these pictures; empty where it reads all."""
+        for what, end in (("prompt", prompt), ("negative prompt", negative_prompt)):
+            if end:
+                self._unread.setdefault(what, {}).update(dict.fromkeys(numbers, end))
+
+    def note(self) -> str:
+        """Say in a sentence what the model did not read; empty where it read everything."""
+        parts: list[str] = []
+        for what, ends in self._unread.items():
+            some = f" of {len(ends)} of {self.request.count} pictures" if len(ends) < self.request.count else ""
+            parts.append(f"of the {what}{some}, “{quoted(ends[min(ends)], UNREAD_CHARS)}”")
+        if not parts:
+            return ""
+        return f"{self.spec.name} did not read the end {', and '.join(parts)}; put what matters first, or shorten it."
+
     def reached(self, n: int, share: float) -> None:
         """Note that picture `n` has taken this share of its steps, from 0 to 1."""
         self._shares[n] = share
@@ -156,7 +180,9 @@ class Drawing:
         shown = _shown(preview) if preview is not None and listener.wants_preview() else None
         self.previews += shown is not None
         finished, self._finished = tuple(self._finished), []
-        listener.on_progress(Progress(self.before + step, self.before + steps + self.after, shown, finished))
+        listener.on_progress(
+            Progress(self.before + step, self.before + steps + self.after, shown, finished, *self.made_on)
+        )
 
     def take(self, image: Any, n: int) -> None:
         """Take finished picture `n`, (height, width, 3) floats on [0, 1]. Raises InvalidOutput as `to_picture`."""
@@ -180,13 +206,13 @@ class Drawing:
         self.reached(n, 1.0)
         self.tell()
 
-    def finish(self, device: str, dtype: str) -> None:
+    def finish(self) -> None:
         """End the order with its pictures, or the one that its tiles make."""
         pictures = tuple(self._pictures[n] for n in sorted(self._pictures))
         if self.tiles is not None:
             pictures = (self.tiles.picture(self.request.seed),)
         self.order.finish(
-            GenerationResult(pictures, self.denoise_s, self.denoise_s + self.other_s, device, dtype),
+            GenerationResult(pictures, self.denoise_s, self.denoise_s + self.other_s, *self.made_on, note=self.note()),
         )
 
     def no_room(self) -> OutOfMemory:
@@ -210,7 +236,8 @@ def drawing_of(order: Order, catalogue: Catalogue, arrived: int, since: float) -
     (spec, pictures), *later = parts_of(request, catalogue)
     if not spec.negative_prompt:
         request = replace(request, negative_prompt="")
-    return Drawing(order, spec, request, arrived, since, pictures, later=later)
+    missing = [n for n in pictures if n not in order.done]
+    return Drawing(order, spec, request, arrived, since, missing, later=later)
 
 
 def owners(lanes: Iterable[Lane]) -> list[Drawing]:

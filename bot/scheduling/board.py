@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
-from bot.generation import GenerationRequest, Job, Place, Progress, RawPicture
+from bot.generation import GenerationRequest, Job, PictureFile, Place, Progress, RawPicture
 from bot.scheduling.estimates import StepTimes
 from bot.scheduling.progress import GpuListener
 from bot.scheduling.queue import JobQueue
@@ -33,6 +33,7 @@ class Run:
 
     `alone`: it was being drawn when the process went down, so nothing else is drawn beside it. Of a request that shows its pictures as
     they come, `fresh` are finished and not shown yet, and `thumbnails` those that are, by number; None is one not to be shown.
+    Of a list, `unkept` is what was finished and is not written yet, and `kept` what is on disk and committed, by number.
     """
 
     job: Job
@@ -44,6 +45,8 @@ class Run:
     drawn: bool = False
     fresh: list[RawPicture] = field(default_factory=list[RawPicture])
     thumbnails: dict[int, RawPicture | None] = field(default_factory=dict[int, RawPicture | None])
+    unkept: list[Progress] = field(default_factory=list[Progress])
+    kept: dict[int, PictureFile] = field(default_factory=dict[int, PictureFile])
 
 
 class Board:

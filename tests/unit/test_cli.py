@@ -284,6 +284,27 @@ def test_generate_prompts_share_passes_and_each_file_says_what_draws_it_alone(
     assert np.abs(again.astype(int) - drawn.astype(int)).max() <= 2
 
 
+@pytest.fixture
+def noted(engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What an engine says of every prompt that it does not read to its end."""
+    note = "Pocket did not read the end of the prompt, “at night”; shorten it."
+    draw = engine.generate
+    monkeypatch.setattr(engine, "generate", lambda *given: replace(draw(*given), note=note))
+    return note
+
+
+def test_generate_says_on_standard_error_what_was_not_read(noted: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert shell("a forest", "--steps", "1", "-o", "a.png") == 0
+    out, err = capsys.readouterr()
+    assert out == "a.png\n"
+    assert noted in err.splitlines()
+
+
+def test_generate_image_warns_of_what_was_not_read(noted: str) -> None:
+    with pytest.warns(UserWarning, match="did not read the end of the prompt, “at night”"):
+        generate_image("a forest", steps=1)
+
+
 def test_generate_prompts_picture_that_came_out_broken_is_named_and_the_others_are_there(
     engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
