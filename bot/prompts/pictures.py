@@ -24,6 +24,7 @@ SIDES: dict[str, tuple[int, int, int, int]] = {
 """Where a picture can be gone on with: left, top, right, bottom."""
 MIN_EXPAND, MAX_EXPAND = 10, 100
 """How much is added in all along an axis, in percent of the picture's own length."""
+USUAL_EXPAND = 50
 
 
 @dataclass(frozen=True, slots=True)

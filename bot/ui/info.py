@@ -69,8 +69,10 @@ def _prompts(request: GenerationRequest) -> ui.TextDisplay[Any]:
     return ui.TextDisplay(f"**Prompts**\n{fenced(listed, SHOWN_CHARS)}")
 
 
-def picture_info(file_name: str, info: provenance.PictureInfo | None) -> ui.LayoutView:
-    """Lay out what a picture file says of itself; None means it says nothing."""
+def picture_info(
+    file_name: str, info: provenance.PictureInfo | None, button: ui.Item[Any] | None = None
+) -> ui.LayoutView:
+    """Lay out what a picture file says of itself, and the button that draws from it; None means it says nothing."""
     name = inert(file_name, 100)
     if info is None:
         text = (
@@ -90,4 +92,6 @@ def picture_info(file_name: str, info: provenance.PictureInfo | None) -> ui.Layo
             ui.TextDisplay("\n".join(f"**{inert(label, 60)}** {inert(value, 200)}" for label, value in facts)[:1200])
         )
     items.append(ui.TextDisplay(f"-# read from {name}"))
+    if button is not None:
+        items.append(ui.ActionRow(button))
     return sealed(ui.Container(*items))

@@ -23,7 +23,8 @@ from bot.engine.weights import ModelFiles
 from bot.errors import ModelError, ModerationRefused, OutOfMemory, RequestError
 from bot.files.certificate import known_identities
 from bot.generation import FetchProgress, GenerationOptions, GenerationRequest, GenerationResult, RawPicture
-from bot.library import Picture, Studio, generate_image, generate_images, upscale_image
+from bot.library import Studio, generate_image, generate_images, upscale_image
+from bot.picture import Picture
 from bot.provenance import parse_easel, read_info
 from bot.verify import Outcome, verify
 from tests.unit.engine.ip_adapters import pocket_with_one
@@ -515,7 +516,7 @@ def test_main_without_command_runs_bot_or_demo_and_says_which(
 ) -> None:
     started: list[str] = []
     monkeypatch.setenv("DISCORD_TOKEN", token)
-    monkeypatch.setattr(cli, "_log", lambda settings: None)
+    monkeypatch.setattr(cli, "log_as_set", lambda settings: None)
     monkeypatch.setattr("bot.app.run_bot", lambda settings: started.append("run") or 0)
     monkeypatch.setattr("bot.demo.run_demo", lambda settings, port: started.append("demo") or 0)
     assert main([]) == 0
@@ -585,6 +586,10 @@ class _Elsewhere:
     def start(self) -> Any:
         return None
 
+    def describe(self, annotator: str, picture: RawPicture, listener: Any) -> str:
+        self.done.append("describe")
+        return "a boat"
+
     def generate(self, request: GenerationRequest, listener: Any, inputs: Any = None) -> GenerationResult:
         self.done.append("generate")
         return GenerationResult((RawPicture(0, request.seed, 1, 1, b"abc"),), 0.1, 0.2, "cpu", "fp32")
@@ -600,6 +605,13 @@ def test_studio_missing_model_is_fetched_before_drawing() -> None:
     assert request.seed == 77
     studio.draw(request)
     assert house.done == ["fetch", "generate"]
+
+
+def test_studio_captioner_that_is_asked_for_and_missing_is_fetched_before_it_looks() -> None:
+    elsewhere = _Elsewhere(None)
+    studio = Studio(read_environment(os.environ), engine=elsewhere, weights=elsewhere)
+    assert studio.describe(Image.new("RGB", (40, 30), "red"), "blip-large").annotator == "blip-large"
+    assert elsewhere.done == ["fetch", "describe"]
 
 
 def test_studio_model_that_cannot_be_fetched_is_not_drawn() -> None:
