@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bot import __version__
-from bot.catalogue import ASPECTS, CONTROL_TYPES, Catalogue, ModelSpec
+from bot.catalogue import ASPECTS, Catalogue, ModelSpec
 from bot.config import Settings, open_to_others, read_environment
+from bot.controls import CONTROL_TYPES
 from bot.errors import EaselError, InvalidOutput, RequestError
 from bot.exits import EXIT_FAILED, exit_code
 from bot.generation import (

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from bot.addons import AddOn
-from bot.catalogue import DRAFT_SUFFIX, INPAINTING_SUFFIX, READY_MADE, Catalogue, with_variants
+from bot.catalogue import DRAFT_SUFFIX, INPAINTING_SUFFIX, Catalogue, with_variants
+from bot.controls import kind_of
 from bot.engine.adapters import Weighted, load_adapter
 from bot.engine.addons import path_of
 from bot.engine.base import NO_INPUTS, EngineInfo, Listener, Order, Work, draw_to_the_end
@@ -322,8 +323,8 @@ class DiffusersEngine:
         """Load the control network, LoRAs and words that some pictures of a drawing ask for; False where that has failed, or is tried again."""
         assert self._device is not None
         device = self._device.suited_to(loaded.spec.family)
-        kind = request.control_type.removeprefix(READY_MADE) if request.control else ""
-        if kind and kind not in loaded.controls:
+        kind = kind_of(request.control_type) if request.control else ""
+        if kind and loaded.control(kind) is None:
             load = functools.partial(load_control, loaded, kind, device)
             if not self._has_loaded(drawing, loaded, "a control network", load):
                 return False

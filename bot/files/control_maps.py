@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from bot.catalogue import READY_MADE
+from bot.controls import READY_MADE
 from bot.errors import RequestError
 
 WEAK, STRONG = 100, 200

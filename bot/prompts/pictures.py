@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from bot.catalogue import CONTROL_TYPES, READY_MADE, TILED, VARIED, ModelSpec
+from bot.catalogue import TILED, VARIED, ModelSpec
+from bot.controls import CONTROL_TYPES, READY_MADE, kind_of
 from bot.errors import RequestError
 from bot.generation import DRAFT, GenerationOptions, InputRef
 
@@ -151,7 +152,7 @@ def _control_type(options: GenerationOptions, spec: ModelSpec) -> str:
     name = kinds[0] if given is None else " ".join(given.lower().split())
     if name not in CONTROL_TYPES:
         raise RequestError(f"There is no such control type; choose one of {', '.join(_types(kinds))}.")
-    if name.removeprefix(READY_MADE) not in kinds:
+    if kind_of(name) not in kinds:
         raise RequestError(f"{spec.name} has no control network for {name}; it has {', '.join(_types(kinds))}.")
     return name
 

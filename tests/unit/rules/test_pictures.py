@@ -119,7 +119,7 @@ def test_size_like_stays_within_the_model(shape: tuple[int, int]) -> None:
     ("line", "words"),
     [
         ('controls = { edges = "x" }', "knows the kinds canny"),
-        ("controls = { canny = 3 }", "is a folder"),
+        ("controls = { canny = 3 }", "is a control network"),
         ('family = "flux"\ncontrols = { canny = "x" }', "is for the families"),
         ('family = "flux"\ninpainting = "x"', "is for the families"),
     ],
