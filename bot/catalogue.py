@@ -13,16 +13,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from bot.addons import ADDON_NAME, EMBEDDED, FAMILIES, AddOn
+from bot.annotators import AnnotatorSpec, parse_annotators
 from bot.controls import CONTROLLED, read_controls
+from bot.entries import check_number, check_revision, located, read_checksums, read_table
 from bot.errors import ConfigError
 
 SIZE_MULTIPLE = 8
 MAX_SIDE_PX = 16_384
 MAX_STEPS = 1000
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
-_BRANCH = re.compile(r"[A-Za-z0-9][\w./+-]{0,99}")
 _VARIANT = re.compile(r"[A-Za-z0-9]\w{0,31}")
-_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
 DRAFT_SUFFIX = "+draft"
@@ -165,7 +164,7 @@ class Catalogue:
     """The models in the file's order, and what goes onto them; `default` is the id used where none is named.
 
     `styles` may wrap prompts; `negative` is avoided in every picture of a model that takes a negative prompt. Of the `upscalers` the
-    first is used.
+    first is used, as of the `annotators` of a kind, which look at pictures.
     """
 
     models: tuple[ModelSpec, ...]
@@ -175,6 +174,7 @@ class Catalogue:
     styles: tuple[Style, ...] = ()
     negative: str = ""
     upscalers: tuple[UpscalerSpec, ...] = ()
+    annotators: tuple[AnnotatorSpec, ...] = ()
 
     def get(self, model_id: str) -> ModelSpec | None:
         """Find a model by id; None where there is none."""
@@ -183,6 +183,10 @@ class Catalogue:
     def upscaler(self, upscaler_id: str) -> UpscalerSpec | None:
         """Find an upscaler by id; None where there is none."""
         return next((found for found in self.upscalers if found.id == upscaler_id), None)
+
+    def annotator(self, annotator_id: str) -> AnnotatorSpec | None:
+        """Find an annotator by id; None where there is none."""
+        return next((found for found in self.annotators if found.id == annotator_id), None)
 
     def name_of(self, model_id: str) -> str:
         """Name a model or upscaler for people; its id where it has left the catalogue."""
@@ -227,7 +231,8 @@ def parse_catalogue(text: str, *, origin: str, default: str | None = None) -> Ca
     Each `[models.ID]` table needs `name source family licence`, and may give `description base_px
     size_multiple sizes side_multiple min_side max_side max_pixels steps max_steps guidance max_guidance sampler samplers
     negative_prompt licence_url gated revision variant download_gb max_sequence_length guidance_end draft_lora draft_steps
-    draft_guidance draft_sampler tiny_vae quantization base sha256 inpainting controls loras embeddings vae`.
+    draft_guidance draft_sampler tiny_vae quantization base sha256 inpainting controls loras embeddings vae`. What an `[annotators.ID]` table
+    takes is said by `bot/annotators.py`.
 
     Raises ConfigError naming `origin`, the model and the key.
     """
@@ -243,7 +248,8 @@ def parse_catalogue(text: str, *, origin: str, default: str | None = None) -> Ca
     if chosen not in {m.id for m in models}:
         known = ", ".join(m.id for m in models)
         raise ConfigError(f"The default model {chosen!r} is not in {origin}; it knows {known}.")
-    return Catalogue(models, chosen)
+    annotators = parse_annotators(data.get("annotators"), origin=origin, taken=frozenset(m.id for m in models))
+    return Catalogue(models, chosen, annotators=annotators)
 
 
 _KEYS = {
@@ -259,21 +265,8 @@ _KEYS = {
 
 def make_model(model_id: str, table: Any, origin: str) -> ModelSpec:
     """Make a model of its table in a catalogue file, `origin`. Raises ConfigError naming the model and the key."""
-    where = f"{origin}, model {model_id[:80]!r}"
-    if not _ID.fullmatch(model_id) or ".." in model_id:
-        raise ConfigError(f"{where}: an id has letters, digits, and . _ + - between them, at most 64.")
-    if not isinstance(table, dict):
-        raise ConfigError(f"{where}: write it as a table, [models.{model_id}].")
-    entry = cast("dict[str, Any]", table)
-    for key, value in entry.items():
-        kind = _KEYS.get(key)
-        if kind is None:
-            raise ConfigError(f"{where}: {key!r} is no key of a model; it takes {', '.join(_KEYS)}.")
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise ConfigError(f"{where}: {key} has the wrong type, got {str(value)[:80]!r}.")
-    for key in ("name", "source", "family", "licence"):
-        if not entry.get(key):
-            raise ConfigError(f"{where}: {key!r} is missing.")
+    where = located("model", model_id, origin)
+    entry = read_table(model_id, table, _KEYS, ("name", "source", "family", "licence"), "model", origin)
     _check_numbers(entry, where)
     _check_names(entry, where)
     sampler = entry.get("sampler", "Default")
@@ -306,7 +299,7 @@ def make_model(model_id: str, table: Any, origin: str) -> ModelSpec:
         max_sequence_length=entry.get("max_sequence_length"), quantization=entry.get("quantization"), base=entry.get("base"),
         draft=_draft(entry, sampler, where),
         guidance_end=_guidance_end(entry, where),
-        sha256=_checksums(entry, where),
+        sha256=read_checksums(entry, where),
         inpainting=_inpainting(entry, where),
         controls=read_controls(entry, where),
         vae=entry.get("vae") or None,
@@ -388,11 +381,8 @@ _NUMBERS: dict[str, tuple[float, float]] = {
 
 
 def _check_numbers(entry: Mapping[str, Any], where: str) -> None:
-    # TOML knows inf, nan and numbers of any length.
     for key, (low, high) in _NUMBERS.items():
-        value = entry.get(key, low)
-        if not low <= value <= high:
-            raise ConfigError(f"{where}: {key} is a number from {low:g} to {high:g}.")
+        check_number(entry, key, low, high, where)
     for key, highest, default in (("steps", "max_steps", 30), ("guidance", "max_guidance", 5.0)):
         if highest in entry and entry.get(key, default) > entry[highest]:
             raise ConfigError(f"{where}: {key} is more than {highest}.")
@@ -400,28 +390,10 @@ def _check_numbers(entry: Mapping[str, Any], where: str) -> None:
 
 def _check_names(entry: Mapping[str, Any], where: str) -> None:
     """Refuse names that would lead out of a folder: of these, paths are made."""
-    revision, variant = entry.get("revision"), entry.get("variant")
-    if revision is not None and (not _BRANCH.fullmatch(revision) or ".." in revision):
-        raise ConfigError(f"{where}: revision is a branch, tag or commit, not {revision[:80]!r}.")
+    check_revision(entry, where)
+    variant = entry.get("variant")
     if variant is not None and not _VARIANT.fullmatch(variant):
         raise ConfigError(f"{where}: variant is a word as in the file names, like fp16, not {variant[:80]!r}.")
-
-
-def _checksums(entry: Mapping[str, Any], where: str) -> dict[str, str]:
-    given = entry.get("sha256", {})
-    single = entry["source"].lower().endswith((".safetensors", ".gguf"))
-    if isinstance(given, str) != single and given != {}:
-        kind = "one text, for a single file" if single else "a table of file = checksum, for a folder or repository"
-        raise ConfigError(f"{where}: sha256 is {kind}.")
-    sums = {"": given} if isinstance(given, str) else cast("dict[str, Any]", given)
-    for name, digest in sums.items():
-        if name.startswith("/") or "\\" in name or ".." in name.split("/"):
-            raise ConfigError(f"{where}: sha256 names {name[:80]!r}, which is no file inside the model.")
-        if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
-            raise ConfigError(
-                f"{where}: sha256 of {name[:80]!r} is 64 hexadecimal digits, as `sha256sum FILE` prints them."
-            )
-    return {name: str(digest).lower() for name, digest in sums.items()}
 
 
 def _side_multiple(entry: dict[str, Any], where: str) -> int:

@@ -14,6 +14,7 @@ from bot import __version__
 from bot.catalogue import ASPECTS, Catalogue, ModelSpec
 from bot.config import Settings, open_to_others, read_environment
 from bot.controls import CONTROL_TYPES
+from bot.entries import Entry
 from bot.errors import EaselError, InvalidOutput, RequestError
 from bot.exits import EXIT_FAILED, exit_code
 from bot.generation import (
@@ -97,7 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
     models = commands.add_parser("models", help="list the catalogue, or download a model", allow_abbrev=False)
     actions = models.add_subparsers(dest="action", metavar="ACTION", parser_class=_Parser)
     fetch = actions.add_parser("fetch", help="download a model ahead of time", allow_abbrev=False)
-    fetch.add_argument("model", metavar="ID", help="the model's id, as the list has it")
+    fetch.add_argument("model", metavar="ID", help="the id of a model or annotator, as the list has it")
     return parser
 
 
@@ -416,10 +417,18 @@ def _models(settings: Settings, options: argparse.Namespace) -> int:
     files = model_files(catalogue, settings)
     if options.action == "fetch":
         return _fetch(files, options.model)
-    *table, blank, default = list_models(catalogue, {spec.id for spec in catalogue.models if files.is_local(spec.id)})
-    for line in (*table, *list_addons(catalogue), blank, default):
+    local = {spec.id for spec in (*catalogue.models, *catalogue.annotators) if files.is_local(spec.id)}
+    *table, blank, default = list_models(catalogue, local)
+    for line in (*table, *list_annotators(catalogue, local), *list_addons(catalogue), blank, default):
         print(line)
     return 0
+
+
+def list_annotators(catalogue: Catalogue, local: set[str]) -> list[str]:
+    """Write the models that look at pictures as a table, one line each; nothing where there are none."""
+    rows = [("ANNOTATOR", "NAME", "FOR", "LICENCE", "WHERE")]
+    rows += [(spec.id, spec.name, spec.kind, spec.licence, _where(spec, local)) for spec in catalogue.annotators]
+    return ["", *_table(rows)] if catalogue.annotators else []
 
 
 def list_addons(catalogue: Catalogue) -> list[str]:
@@ -446,7 +455,7 @@ def _size(spec: ModelSpec) -> str:
     return f"{width}×{height}"
 
 
-def _where(spec: ModelSpec, local: set[str]) -> str:
+def _where(spec: Entry, local: set[str]) -> str:
     if spec.id in local:
         return "here"
     size = "" if spec.download_bytes is None else f", {spec.download_bytes / 1e9:.1f} GB to download"

@@ -208,7 +208,8 @@ def check_certificate(settings: Settings) -> Iterator[Finding]:
 
 
 def check_models(settings: Settings) -> Iterator[Finding]:
-    """Say of each model whether it is here, and which upscalers there are."""
+    """Say of each model whether it is here, and which upscalers and annotators there are."""
+    from bot.engine.annotator_files import annotators_here
     from bot.engine.models import load_catalogue, model_files, upscalers_dir
     from bot.engine.upscalers import refused
 
@@ -220,6 +221,11 @@ def check_models(settings: Settings) -> Iterator[Finding]:
         yield Finding(Verdict.NOTE, "upscalers", sentence)
     local = [spec for spec in catalogue.models if weights.is_local(spec.id)]
     yield Finding(Verdict.GOOD, "models", f"here: {', '.join(spec.id for spec in local) or 'none'}")
+    for kind in dict.fromkeys(spec.kind for spec in catalogue.annotators):
+        there, problems = annotators_here(catalogue, weights, kind)
+        yield Finding(Verdict.GOOD, f"annotators ({kind})", f"here: {', '.join(there) or 'none'}")
+        for problem in problems:
+            yield Finding(Verdict.NOTE, f"annotators ({kind})", problem)
     default = catalogue[catalogue.default]
     if default not in local:
         advice = f"the first request downloads it; python -m bot models fetch {default.id} does so now"

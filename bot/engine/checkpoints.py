@@ -75,6 +75,7 @@ def find_checkpoints(catalogue: Catalogue, data_dir: Path) -> FoundModels:
     models: list[ModelSpec] = []
     left_out: list[str] = []
     taken = {spec.id.lower() for spec in catalogue.models if not Path(spec.source).is_relative_to(root)}
+    taken |= {spec.id.lower() for spec in catalogue.annotators}
     for path in _candidates(root) if root.is_dir() else ():
         try:
             spec = _told(path, root)

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from bot.catalogue import ModelSpec
+from bot.entries import Entry
 from bot.errors import ModelError
 
 INDEX = "model_index.json"
@@ -52,18 +53,19 @@ def find_source(spec: ModelSpec, models_root: Path) -> Source:
 
     "owner/name" is a folder where one is there, else a Hub id. Raises ModelError for pickled weights, unread.
     """
-    return _source_of(spec, spec.source, models_root)
+    return source_of(spec, spec.source, models_root)
 
 
 def find_base(spec: ModelSpec, models_root: Path) -> Source:
     """Tell where the other parts of a GGUF file's model are: a Hub id or a folder. Raises ModelError for anything else."""
-    source = _source_of(spec, spec.base or "", models_root)
+    source = source_of(spec, spec.base or "", models_root)
     if source.kind is Kind.FILE:
         raise ModelError(f"{spec.name}: base is a Hub id or a diffusers folder, not the file {spec.base}.")
     return source
 
 
-def _source_of(spec: ModelSpec, text: str, models_root: Path) -> Source:
+def source_of(spec: Entry, text: str, models_root: Path) -> Source:
+    """Tell what a text is that names the source of an entry, as `find_source` does."""
     if text.lower().endswith(PICKLES):
         raise ModelError(
             f"{spec.name}: {text} is a pickle, which can run code as it is read, so it is refused unread; "
@@ -153,8 +155,8 @@ _NETWORK_WEIGHTS = re.compile(
     rf"{NETWORK_WEIGHTS}(?:\.([A-Za-z_]\w*))?(?:-\d{{5}}-of-\d{{5}}(?:\.([A-Za-z_]\w*))?)?\.safetensors"
 )
 _WEIGHTLESS = ("tokenizer", "scheduler", "feature_extractor", "processor", "image_processor")
-_SHARD = re.compile(r"-\d{5}-of-(\d{5})(?=\.)")
-_TEXTS = (".json", ".txt", ".model", ".jinja")
+SHARD = re.compile(r"-\d{5}-of-(\d{5})(?=\.)")
+TEXTS = (".json", ".txt", ".model", ".jinja")
 
 
 def lacks_weights(folder: Path, without: Iterable[str] = ()) -> bool:
@@ -168,8 +170,8 @@ def lacks_weights(folder: Path, without: Iterable[str] = ()) -> bool:
         names = [file.name for file in settings.parent.glob("*.safetensors")]
         sets: dict[str, list[int]] = {}
         for name in names:
-            shard = _SHARD.search(name)
-            sets.setdefault(_SHARD.sub("", name), []).append(1 if shard is None else int(shard.group(1)))
+            shard = SHARD.search(name)
+            sets.setdefault(SHARD.sub("", name), []).append(1 if shard is None else int(shard.group(1)))
         if not any(len(shards) >= shards[0] for shards in sets.values()):
             return True
     return False
@@ -196,7 +198,7 @@ def wanted_files(
             match = _VARIANT.search(path.name)
             kind = None if match is None else match.group(1) or match.group(2)
             weights.setdefault(path.parts[0], {}).setdefault(kind, []).append(name)
-        elif name.endswith(_TEXTS):
+        elif name.endswith(TEXTS):
             chosen.append(name)
     for part, kinds in weights.items():
         if part in without:

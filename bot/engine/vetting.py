@@ -15,6 +15,7 @@ from typing import Any, cast
 from bot.catalogue import ModelSpec
 from bot.engine.headers import read_header
 from bot.engine.sources import INDEX, MAX_INDEX_BYTES, PICKLES, folder_problem, json_object, read_text
+from bot.entries import Entry
 from bot.errors import ModelError
 
 MAX_SETTINGS_BYTES = 1 << 20
@@ -54,7 +55,7 @@ def vet_part(spec: ModelSpec, folder: Path) -> None:
     if not any(path.suffix == ".safetensors" for path in files):
         raise ModelError(f"{spec.name}: {folder} has no .safetensors weights; others are refused unread.")
     for path in files:
-        _vet_file(spec, path)
+        vet_file(spec, path)
 
 
 def draft_files(spec: ModelSpec) -> list[Path]:
@@ -92,10 +93,11 @@ def _vet_folder(spec: ModelSpec, folder: Path, *, with_weights: bool = True) -> 
             )
     for path in _files(folder):
         if with_weights or path.suffix != ".safetensors":
-            _vet_file(spec, path)
+            vet_file(spec, path)
 
 
-def _vet_file(spec: ModelSpec, path: Path) -> None:
+def vet_file(spec: Entry, path: Path) -> None:
+    """Check a file by its name: JSON by its size and depth, weights by their header, other files not at all. Raises ModelError."""
     if path.name.endswith(_SHARDS):
         _vet_shards(spec, path)
     elif path.suffix == ".json":
@@ -121,7 +123,7 @@ def _is_known(library: str) -> bool:
     return (Path(found.origin).parent / "pipelines" / library).is_dir()
 
 
-def vet_weights(spec: ModelSpec, path: Path) -> None:
+def vet_weights(spec: Entry, path: Path) -> None:
     """Check the header of a file of weights. Raises ModelError."""
     try:
         read_header(path)
@@ -131,7 +133,7 @@ def vet_weights(spec: ModelSpec, path: Path) -> None:
         raise ModelError(f"{spec.name}: {path} cannot be read: {error.strerror}.") from None
 
 
-def _vet_json(spec: ModelSpec, path: Path, max_bytes: int) -> None:
+def _vet_json(spec: Entry, path: Path, max_bytes: int) -> None:
     size = path.stat().st_size
     if size > max_bytes:
         raise ModelError(f"{spec.name}: {path} has {size >> 20} MiB; at most {max_bytes >> 20} are read.")
@@ -159,7 +161,7 @@ def _too_deep(config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _vet_shards(spec: ModelSpec, path: Path) -> None:
+def _vet_shards(spec: Entry, path: Path) -> None:
     """Check the list of a part's files: each a `.safetensors` beside it, or a loader would unpickle what it names."""
     try:
         named = json_object(read_text(path, MAX_JSON_BYTES)).get("weight_map")

@@ -6,21 +6,21 @@ index is there is complete, and nothing but the first fetch asks the network.
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
+from bot.annotators import AnnotatorSpec
 from bot.catalogue import UPSCALER_PREFIX, Catalogue, ModelSpec
+from bot.engine.annotator_files import SETTINGS, annotator_source, check_folder, is_whole, wanted_annotator_files
 from bot.engine.checksums import Checksums
+from bot.engine.downloads import HUB, Download, Wanted, explain
 from bot.engine.plans import DENOISERS
 from bot.engine.sources import (
     CONFIG_REPOSITORIES,
     INDEX,
-    MAX_INDEX_BYTES,
     Kind,
     Source,
     check_local,
@@ -34,10 +34,7 @@ from bot.engine.sources import (
 from bot.errors import GenerationCancelled, ModelError
 from bot.generation import FetchProgress
 
-log = logging.getLogger(__name__)
-
 _POLL_S = 0.25
-_HUB = "https://huggingface.co"
 
 
 class ModelFiles:
@@ -61,7 +58,7 @@ class ModelFiles:
         self._root = models_root
         self._cache = cache_dir
         self._token = hf_token
-        self._endpoint = (os.environ.get("HF_ENDPOINT") or _HUB).rstrip("/")
+        self._endpoint = (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
         self._free_bytes = free_bytes or _free_bytes
         self._checksums = Checksums(cache_dir / "checksums.json")
 
@@ -73,6 +70,9 @@ class ModelFiles:
         """
         if model_id.startswith(UPSCALER_PREFIX):
             return True
+        annotator = self._catalogue.annotator(model_id)
+        if annotator is not None:
+            return self._has_annotator(annotator)
         spec = self._catalogue.get(model_id)
         if spec is None:
             return False
@@ -94,6 +94,32 @@ class ModelFiles:
         weights, settings = self._find(spec)
         self._checksums.verify(spec.name, {weights / name if name else weights: d for name, d in spec.sha256.items()})
         return weights, settings
+
+    def locate_annotator(self, annotator_id: str) -> Path:
+        """Give a local annotator's folder, its checksums compared as `locate` does. Raises ModelError."""
+        spec = self._catalogue.annotator(annotator_id)
+        if spec is None:
+            raise ModelError(f"The annotator {annotator_id!r} is not in the catalogue any more; choose another one.")
+        source = annotator_source(spec, self._root)
+        if source.kind is Kind.HUB:
+            folder = self._cached(spec.source, spec.revision, SETTINGS)
+            if folder is None or not is_whole(folder):
+                raise ModelError(
+                    f"{spec.name} has not been downloaded yet; run `python -m bot models fetch {spec.id}` where there is a network."
+                )
+        else:
+            folder = check_folder(spec, source)
+        self._checksums.verify(spec.name, {folder / name: digest for name, digest in spec.sha256.items()})
+        return folder
+
+    def _has_annotator(self, spec: AnnotatorSpec) -> bool:
+        try:
+            if annotator_source(spec, self._root).kind is not Kind.HUB:
+                return True
+        except ModelError:
+            return True
+        folder = self._cached(spec.source, spec.revision, SETTINGS)
+        return folder is not None and is_whole(folder)
 
     def _find(self, spec: ModelSpec) -> tuple[Path, Path | None]:
         source = find_source(spec, self._root)
@@ -121,6 +147,10 @@ class ModelFiles:
         stops is kept and not fetched again. Raises ModelError with what to do about it, GenerationCancelled where
         `stopped` says so.
         """
+        annotator = self._catalogue.annotator(model_id)
+        if annotator is not None:
+            self._fetch_annotator(annotator, on_progress, stopped)
+            return
         spec = self._spec(model_id)
         source = find_source(spec, self._root)
         if source.kind is not Kind.HUB:
@@ -129,11 +159,39 @@ class ModelFiles:
             return
         repository = spec.base or (spec.source if source.kind is Kind.HUB else CONFIG_REPOSITORIES[spec.family])
         settings_only = source.kind is Kind.FILE and spec.base is None
-        download = _Download(
-            spec, repository, self._cache, self._endpoint, self._token, settings_only, self._free_bytes, self._checksums,
+
+        def choose(names: Iterable[str], index: str) -> list[str]:
+            parts = index_components(index)
+            if settings_only:
+                return wanted_settings(names, parts)
+            return wanted_files(names, parts, spec.variant, DENOISERS if spec.base else ())
+
+        revision = None if settings_only else spec.revision
+        wanted = Wanted(spec, repository, revision, INDEX, choose, "no diffusers model", weightless=settings_only)
+        self._carry_out(wanted, on_progress, stopped)
+
+    def _fetch_annotator(
+        self, spec: AnnotatorSpec, on_progress: Callable[[FetchProgress], None], stopped: Callable[[], bool]
+    ) -> None:
+        source = annotator_source(spec, self._root)
+        if source.kind is not Kind.HUB:
+            check_folder(spec, source)
+        elif not self.is_local(spec.id):
+            wanted = Wanted(
+                spec, spec.source, spec.revision, SETTINGS, wanted_annotator_files, "no model of transformers"
+            )
+            self._carry_out(wanted, on_progress, stopped)
+
+    def _carry_out(
+        self, wanted: Wanted, on_progress: Callable[[FetchProgress], None], stopped: Callable[[], bool]
+    ) -> None:
+        entry = wanted.entry
+        download = Download(
+            wanted, cache=self._cache, endpoint=self._endpoint, token=self._token, free_bytes=self._free_bytes,
+            checksums=self._checksums,
         )  # fmt: skip
         # On a thread of its own, because a transfer in the middle cannot be interrupted, only left behind.
-        thread = threading.Thread(target=download.run, name=f"fetch-{model_id}", daemon=True)
+        thread = threading.Thread(target=download.run, name=f"fetch-{entry.id}", daemon=True)
         thread.start()
         while thread.is_alive():
             thread.join(_POLL_S)
@@ -142,22 +200,22 @@ class ModelFiles:
                 raise GenerationCancelled("Cancelled.")
             if download.total_bytes is not None:
                 on_progress(
-                    FetchProgress(model_id, min(download.done_bytes, download.total_bytes), download.total_bytes)
+                    FetchProgress(entry.id, min(download.done_bytes, download.total_bytes), download.total_bytes)
                 )
         if download.error is not None:
-            raise explain(spec, repository, self._endpoint, download.error) from download.error
+            raise explain(entry, wanted.repository, self._endpoint, download.error) from download.error
 
     def _spec(self, model_id: str) -> ModelSpec:
         spec = self._catalogue.get(model_id)
         if spec is None:
-            known = ", ".join(m.id for m in self._catalogue.models)
+            known = ", ".join(m.id for m in (*self._catalogue.models, *self._catalogue.annotators))
             raise ModelError(f"There is no model {model_id!r} in the catalogue; it has {known}.")
         return spec
 
-    def _cached(self, repository: str, revision: str | None) -> Path | None:
+    def _cached(self, repository: str, revision: str | None, index: str = INDEX) -> Path | None:
         from huggingface_hub import try_to_load_from_cache
 
-        found = try_to_load_from_cache(repository, INDEX, cache_dir=self._cache, revision=revision)
+        found = try_to_load_from_cache(repository, index, cache_dir=self._cache, revision=revision)
         return Path(found).parent if isinstance(found, str) else None
 
     def _downloaded(self, repository: str, revision: str | None, without: Iterable[str] = ()) -> Path | None:
@@ -185,215 +243,9 @@ class ModelFiles:
         return self._cached(CONFIG_REPOSITORIES[spec.family], None)
 
 
-class _NoRoom(Exception):
-    def __init__(self, needed: int, free: int) -> None:
-        super().__init__(needed, free)
-        self.needed = needed
-        self.free = free
-
-
-class _Stopped(Exception):
-    pass
-
-
-class _Download:
-    """One download on its own thread; its numbers are read from another, which needs no lock for an int."""
-
-    def __init__(
-        self,
-        spec: ModelSpec,
-        repository: str,
-        cache: Path,
-        endpoint: str,
-        token: str | None,
-        settings_only: bool,
-        free_bytes: Callable[[Path], int],
-        checksums: Checksums,
-    ) -> None:
-        self._spec = spec
-        self._checksums = checksums
-        self._repository = repository
-        self._revision = (None if settings_only else spec.revision) or "main"
-        self._cache = cache
-        self._endpoint = endpoint
-        self._token = token
-        self._settings_only = settings_only
-        self._free_bytes = free_bytes
-        self.stop = threading.Event()
-        self.done_bytes = 0
-        self.total_bytes: int | None = None
-        self.error: Exception | None = None
-
-    def run(self) -> None:
-        try:
-            self._run()
-        except _Stopped:
-            log.info("the download of %s was stopped", self._spec.id)
-        except Exception as error:
-            self.error = error
-
-    def _run(self) -> None:
-        from huggingface_hub import HfApi
-
-        api = HfApi(endpoint=self._endpoint, token=self._token or False)
-        info = api.model_info(self._repository, revision=self._revision, files_metadata=True)
-        sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
-        if INDEX not in sizes:
-            raise ModelError(
-                f"{self._spec.name}: {self._repository} on the Hub is no diffusers model, it has no {INDEX}."
-            )
-        commit = info.sha or self._revision
-        if sizes[INDEX] > MAX_INDEX_BYTES:
-            raise ModelError(f"{self._spec.name}: {INDEX} of {self._repository} is larger than a list of parts can be.")
-        index = self._read_text(INDEX, commit)
-        try:
-            components = index_components(index)
-        except ValueError as error:
-            raise ModelError(f"{self._spec.name}: {INDEX} of {self._repository} cannot be read ({error}).") from None
-        names = (
-            wanted_settings(sizes, components)
-            if self._settings_only
-            else wanted_files(sizes, components, self._spec.variant, DENOISERS if self._spec.base else ())
-        )
-        if not self._settings_only and not any(name.endswith(".safetensors") for name in names):
-            raise ModelError(f"{self._spec.name}: {self._repository} has no .safetensors weights; others are refused.")
-        self._check_room(sizes, names, commit)
-        self.total_bytes = sum(sizes[name] for name in names)
-        for name in names:
-            self._fetch_file(name, commit, sizes[name])
-        self._write_reference(commit)
-
-    def _check_room(self, sizes: dict[str, int], names: list[str], commit: str) -> None:
-        from huggingface_hub import try_to_load_from_cache
-
-        here = sum(
-            sizes[name]
-            for name in names
-            if isinstance(try_to_load_from_cache(self._repository, name, cache_dir=self._cache, revision=commit), str)
-        )
-        whole = sum(sizes[name] for name in names) or (self._spec.download_bytes or 0)
-        self._cache.mkdir(parents=True, exist_ok=True)
-        free = self._free_bytes(self._cache)
-        if free < whole - here:
-            raise _NoRoom(whole - here, free)
-
-    def _read_text(self, name: str, commit: str) -> str:
-        """Read a small text file of the repository without putting it into the cache."""
-        from huggingface_hub import get_session, hf_hub_url, utils
-
-        hub: Any = utils
-        url = hf_hub_url(self._repository, name, revision=commit, endpoint=self._endpoint)
-        headers = hub.build_hf_headers(token=self._token or False)
-        response: Any = get_session().get(url, headers=headers, timeout=30, follow_redirects=True)
-        hub.hf_raise_for_status(response)
-        return str(response.text)
-
-    def _fetch_file(self, name: str, commit: str, size: int) -> None:
-        import huggingface_hub
-
-        hub: Any = huggingface_hub
-        if self.stop.is_set():
-            raise _Stopped
-        before = self.done_bytes
-        download = self
-
-        class Bar:
-            """Stands in for tqdm: counts bytes, and stops the transfer when it should."""
-
-            def __init__(self, *_: Any, initial: int = 0, **__: Any) -> None:
-                download.done_bytes = before + int(initial or 0)
-
-            def __enter__(self) -> Bar:
-                return self
-
-            def __exit__(self, *_: object) -> None:
-                return None
-
-            def update(self, n: float | None = 1) -> None:
-                download.done_bytes = min(download.done_bytes + int(n or 0), before + size)
-                if download.stop.is_set():
-                    raise _Stopped
-
-            def __getattr__(self, _: str) -> Callable[..., None]:
-                return lambda *args, **kwargs: None
-
-        path = hub.hf_hub_download(
-            self._repository, name, revision=commit, cache_dir=self._cache, endpoint=self._endpoint,
-            token=self._token or False, tqdm_class=Bar,
-        )  # fmt: skip
-        self.done_bytes = before + size
-        if not self._settings_only and name in self._spec.sha256:
-            self._compare(Path(path), self._spec.sha256[name])
-
-    def _compare(self, path: Path, digest: str) -> None:
-        """Compare what arrived with the catalogue; what is not the file that is meant does not stay."""
-        try:
-            self._checksums.verify(self._spec.name, {path: digest})
-        except ModelError:
-            path.resolve().unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
-            raise
-
-    def _write_reference(self, commit: str) -> None:
-        """Note which commit the branch is, as huggingface_hub does, so that it is found without a network."""
-        if commit == self._revision:
-            return
-        folder = self._cache / f"models--{self._repository.replace('/', '--')}" / "refs"
-        target = folder / self._revision
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f"{target.name}.part")
-        part.write_text(commit, encoding="utf-8")
-        part.replace(target)
-
-
-def explain(spec: ModelSpec, repository: str, endpoint: str, error: Exception) -> ModelError:
-    """Say in a sentence why a download failed and what to do."""
-    from huggingface_hub import errors
-
-    if isinstance(error, ModelError):
-        return error
-    if isinstance(error, _NoRoom):
-        return ModelError(
-            f"{spec.name} needs {_gb(error.needed)} GB on disk and {_gb(error.free)} GB are free; "
-            "make room or set EASEL_DATA_DIR to a larger disk."
-        )
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if isinstance(error, errors.GatedRepoError) or (status in (401, 403) and spec.gated):
-        return ModelError(
-            f"{spec.name} is gated: accept the licence at {_HUB}/{repository}, then set HF_TOKEN "
-            "to a token of that account and start again."
-        )
-    if isinstance(error, errors.RevisionNotFoundError):
-        return ModelError(
-            f"{spec.name}: {repository} has no revision {spec.revision!r}; correct it in the models file."
-        )
-    if isinstance(error, errors.RepositoryNotFoundError) or status == 404:
-        return ModelError(
-            f"{spec.name}: there is no model {repository} on the Hub and no folder of that name; correct its source "
-            "in the models file, or set HF_TOKEN if it is private."
-        )
-    if status in (401, 403):
-        return ModelError(
-            f"{spec.name}: the Hub refuses access to {repository}; set HF_TOKEN to a token that may read it."
-        )
-    if isinstance(error, OSError) and error.errno == 28:
-        return ModelError(f"The disk filled up while {spec.name} was fetched; make room or move EASEL_DATA_DIR.")
-    if status is not None:
-        return ModelError(f"{spec.name}: the Hub at {endpoint} answers with an error ({status}); try again later.")
-    log.warning("fetching %s failed", repository, exc_info=error)
-    return ModelError(
-        f"{spec.name} is not on this machine and the Hub at {endpoint} cannot be reached; "
-        f"connect it and try again, or run `python -m bot models fetch {spec.id}` when it is connected."
-    )
-
-
 def _is_file(source: Source) -> bool:
     return source.path is not None and source.path.is_file()
 
 
 def _free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.1f}" if size >= 5e7 else f"{size / 1e9:.3f}"

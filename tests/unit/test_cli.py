@@ -395,6 +395,19 @@ def test_models_lists_the_catalogue_with_what_is_here(capsys: pytest.CaptureFixt
     assert "The default is pocket." in lines[-1]
 
 
+def test_models_lists_annotators_with_what_they_are_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line]
+    assert ["pocket-captions", "Pocket", "captions", "caption", "MIT", "here"] in lines
+    blip = next(line for line in lines if line[0] == "blip-large")
+    assert " ".join(blip).endswith("caption BSD 3-Clause not here, 1.9 GB to download")
+
+
+def test_models_fetch_annotator_that_is_here_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "fetch", "pocket-captions"]) == 0
+    assert capsys.readouterr().out == "pocket-captions is here.\n"
+
+
 def test_models_fetch_what_is_here_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "fetch", "pocket"]) == 0
     assert capsys.readouterr().out == "pocket is here.\n"

@@ -114,6 +114,14 @@ def test_checkpoints_that_cannot_be_told_are_left_out_by_name(tmp_path: Path, ca
         assert words in said[name], name
 
 
+def test_checkpoint_with_an_annotators_name_is_left_out(tmp_path: Path) -> None:
+    checkpoint(tmp_path / "checkpoints" / "eyes.safetensors", 768, SD15)
+    table = '\n[annotators.eyes]\nkind = "caption"\nname = "Eyes"\nsource = "a/b"\nlicence = "MIT"\n'
+    catalogue = catalogue_of(tmp_path, table)
+    assert catalogue.get("eyes") is None
+    assert "would have the id eyes" in find_checkpoints(catalogue, tmp_path).left_out[0]
+
+
 def test_checkpoint_file_and_folder_draw_what_the_model_draws(engine: DiffusersEngine, tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     folder.mkdir()

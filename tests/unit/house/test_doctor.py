@@ -26,6 +26,7 @@ from bot.doctor import (
 from bot.engine.devices import Device
 from bot.engine.models import load_catalogue
 
+ROOT = Path(__file__).resolve().parents[3]
 GUILD = '[{"id": "1", "name": "Home", "permissions": "%d"}]'
 
 
@@ -115,6 +116,22 @@ def test_check_models_says_which_are_here_and_which_need_a_licence(tmp_path: Pat
     assert "here: pocket" in text
     assert "models fetch sd15" in text
     assert "HF_TOKEN" in text
+
+
+def test_check_models_says_which_annotators_are_here_and_which_cannot_be_loaded(tmp_path: Path) -> None:
+    (tmp_path / "eyes").mkdir()
+    (tmp_path / "models.toml").write_text(
+        (ROOT / "models.toml").read_text(encoding="utf-8")
+        + '\n[annotators.eyes]\nkind = "caption"\nname = "Eyes"\nsource = "./eyes"\nlicence = "MIT"\n',
+        encoding="utf-8",
+    )
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    found = list(check_models(settings_for(tmp_path, EASEL_MODELS_FILE=str(tmp_path / "models.toml"))))
+    said = [(one.verdict, one.what) for one in found if one.subject == "annotators (caption)"]
+    assert said[0] == (Verdict.GOOD, "here: pocket-captions")
+    assert said[1][0] is Verdict.NOTE
+    assert "it has no config.json" in said[1][1]
+    assert [one.what for one in found if one.subject == "annotators (depth)"] == ["here: none"]
 
 
 def test_check_memory_without_a_gpu_says_how_each_model_would_lie_on_cards(tmp_path: Path) -> None:

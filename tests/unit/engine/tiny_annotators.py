@@ -1,0 +1,87 @@
+"""Tiny networks that look at pictures, with random weights: transformers' own classes, saved as they lie on the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+SIDE_PX = 32
+WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "boat", "on", "the", "sea", "at", "night")
+
+
+def save_blip(folder: Path, seed: int = 0) -> Path:
+    """Save a BLIP captioner, as Salesforce's are."""
+    torch.manual_seed(seed)
+    text: dict[str, Any] = {
+        "vocab_size": len(WORDS), "hidden_size": 16, "encoder_hidden_size": 16, "intermediate_size": 32, "projection_dim": 16,
+        "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 32,
+        "bos_token_id": 2, "sep_token_id": 3, "eos_token_id": 3, "pad_token_id": 0, "initializer_range": 0.5,
+    }  # fmt: skip
+    vision = {
+        "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": SIDE_PX,
+        "patch_size": 8,
+    }  # fmt: skip
+    network = transformers.BlipForConditionalGeneration(
+        transformers.BlipConfig(text_config=text, vision_config=vision, projection_dim=16)
+    )
+    return _save(folder, network, transformers.BlipImageProcessorPil(size={"height": SIDE_PX, "width": SIDE_PX}))
+
+
+def save_git(folder: Path, seed: int = 0) -> Path:
+    """Save a GIT captioner, as Microsoft's are."""
+    torch.manual_seed(seed)
+    network = transformers.GitForCausalLM(
+        transformers.GitConfig(
+            vision_config={
+                "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": SIDE_PX,
+                "patch_size": 8,
+            },
+            vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+            max_position_embeddings=64, bos_token_id=2, eos_token_id=3, pad_token_id=0, initializer_range=0.5,
+        )
+    )  # fmt: skip
+    size = {"height": SIDE_PX, "width": SIDE_PX}
+    return _save(folder, network, transformers.CLIPImageProcessorPil(size=size, crop_size=size))
+
+
+def save_depth(folder: Path, seed: int = 0) -> Path:
+    """Save a depth estimator, as Depth Anything's are."""
+    torch.manual_seed(seed)
+    config: Any = transformers.Dinov2Config
+    backbone = config(
+        hidden_size=16, num_hidden_layers=4, num_attention_heads=2, mlp_ratio=2, image_size=28, patch_size=14,
+        out_indices=[1, 2, 3, 4], apply_layernorm=True, reshape_hidden_states=False,
+    )  # fmt: skip
+    network = transformers.DepthAnythingForDepthEstimation(
+        transformers.DepthAnythingConfig(
+            backbone_config=backbone, reassemble_hidden_size=16, neck_hidden_sizes=[8, 8, 8, 8], fusion_hidden_size=8,
+            head_hidden_size=4, patch_size=14,
+        )
+    )  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    network.save_pretrained(folder)
+    transformers.DPTImageProcessorPil(
+        size={"height": 28, "width": 28}, keep_aspect_ratio=True, ensure_multiple_of=14
+    ).save_pretrained(folder)
+    return folder
+
+
+def _save(folder: Path, network: Any, processor: Any) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    network.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    words = {word: number for number, word in enumerate(WORDS)}
+    raw = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    raw.pre_tokenizer = pre_tokenizers.Whitespace()  # pyright: ignore
+    raw.post_processor = processors.TemplateProcessing(  # pyright: ignore
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=raw, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
+        bos_token="[CLS]", eos_token="[SEP]",
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
