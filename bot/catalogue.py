@@ -10,6 +10,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, cast
 
 from bot.addons import ADDON_NAME, EMBEDDED, FAMILIES, AddOn
@@ -61,7 +62,7 @@ class ModelSpec:
     weights are stored: None as the dtype says, else one of QUANTIZATIONS. Sizes are pixels; `sizes` maps each aspect ("3:2") to (width, height), and every side is a
     multiple of `side_multiple`. `max_sequence_length` is how many tokens of the prompt are read; None leaves that to
     the pipeline. `sha256` are checksums in hexadecimal, by file inside the folder or repository; a single file's is
-    under "". `inpainting` is the folder of its weights for inpainting, `controls` the sources of its control networks by kind
+    under "". `inpainting` is the folder or Hub id of its weights for inpainting, `controls` the sources of its control networks by kind
     (CONTROL_KINDS of `bot/controls.py`); `loras` and `embeddings` are files of its own, by name. `words_width` is how wide the words are that its UNet reads, None
     where that is not known before it is loaded. `vae` is a folder or file in the place of its own VAE.
     """
@@ -205,12 +206,21 @@ class Catalogue:
 def with_variants(catalogue: Catalogue) -> Catalogue:
     """Add an entry for the drafts and the inpainting weights of every model that has some: to the engine they are models of their own."""
     drafts = tuple(replace(m.drafted(), id=m.id + DRAFT_SUFFIX) for m in catalogue.models if m.draft is not None)
-    inpainting = tuple(
-        replace(m, id=m.id + INPAINTING_SUFFIX, source=m.inpainting, draft=None, sha256={}, variant=None, revision=None)
-        for m in catalogue.models
-        if m.inpainting is not None
-    )
+    inpainting = tuple(as_inpainting(m) for m in catalogue.models if m.inpainting is not None)
     return replace(catalogue, models=(*catalogue.models, *drafts, *inpainting))
+
+
+def as_inpainting(model: ModelSpec) -> ModelSpec:
+    """Give the weights for inpainting of a model that has some as a model of their own.
+
+    On the Hub they are fetched in the same variant; a folder has what it has.
+    """
+    assert model.inpainting is not None
+    variant = None if Path(model.inpainting).is_absolute() else model.variant
+    return replace(
+        model, id=model.id + INPAINTING_SUFFIX, name=f"{model.name} inpainting", source=model.inpainting, draft=None,
+        sha256={}, variant=variant, revision=None, gated=False, download_bytes=None, inpainting=None,
+    )  # fmt: skip
 
 
 def sizes_for(base_px: int, multiple: int) -> dict[str, tuple[int, int]]:
@@ -308,10 +318,10 @@ def make_model(model_id: str, table: Any, origin: str) -> ModelSpec:
 
 
 def _inpainting(entry: dict[str, Any], where: str) -> str | None:
-    folder: str | None = entry.get("inpainting") or None
-    if folder is not None and entry["family"] not in ("sd15", "sd21", "sdxl"):
+    source: str | None = entry.get("inpainting") or None
+    if source is not None and entry["family"] not in ("sd15", "sd21", "sdxl"):
         raise ConfigError(f"{where}: inpainting is for the families sd15, sd21, sdxl, not {entry['family']}.")
-    return folder
+    return source
 
 
 def _files(entry: dict[str, Any], key: str, families: tuple[str, ...], where: str) -> dict[str, str]:

@@ -28,6 +28,7 @@ from bot.generation import (
     together,
 )
 from bot.logs import know_secrets, redact
+from bot.parts import parts_of
 from bot.prompts.grids import read_axis
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
     models = commands.add_parser("models", help="list the catalogue, or download a model", allow_abbrev=False)
     actions = models.add_subparsers(dest="action", metavar="ACTION", parser_class=_Parser)
     fetch = actions.add_parser("fetch", help="download a model ahead of time", allow_abbrev=False)
-    fetch.add_argument("model", metavar="ID", help="the id of a model or annotator, as the list has it")
+    fetch.add_argument("model", metavar="ID", help="the id of a model, part or annotator, as the list has it")
     return parser
 
 
@@ -417,11 +418,19 @@ def _models(settings: Settings, options: argparse.Namespace) -> int:
     files = model_files(catalogue, settings)
     if options.action == "fetch":
         return _fetch(files, options.model)
-    local = {spec.id for spec in (*catalogue.models, *catalogue.annotators) if files.is_local(spec.id)}
+    parts = [part for spec in catalogue.models for part in parts_of(spec)]
+    local = {spec.id for spec in (*catalogue.models, *parts, *catalogue.annotators) if files.is_local(spec.id)}
     *table, blank, default = list_models(catalogue, local)
-    for line in (*table, *list_annotators(catalogue, local), *list_addons(catalogue), blank, default):
+    besides = (*list_parts(parts, local), *list_annotators(catalogue, local), *list_addons(catalogue))
+    for line in (*table, *besides, blank, default):
         print(line)
     return 0
+
+
+def list_parts(parts: Sequence[Entry], local: set[str]) -> list[str]:
+    """Write what models have besides as a table, one line each; nothing where there is nothing."""
+    rows = [("PART", "NAME", "WHERE"), *((part.id, part.name, _where(part, local)) for part in parts)]
+    return ["", *_table(rows)] if parts else []
 
 
 def list_annotators(catalogue: Catalogue, local: set[str]) -> list[str]:

@@ -45,6 +45,7 @@ from bot.generation import (
 )
 from bot.limits import MAX_PROMPT_CHARS, checked_text, resolve, told_by
 from bot.moderation import Moderator
+from bot.parts import needs
 from bot.prompts.upscaling import check_upscale, resolve_upscale
 from bot.provenance import EASEL_KEY, PARAMETERS_KEY, Marks, PictureInfo, read_info
 
@@ -135,8 +136,9 @@ class Studio:
         """
         listener = listener or Silence()
         with self._lock:
-            if not self._weights.is_local(request.model):
-                self._weights.fetch(request.model, on_fetch or _ignore, listener.cancelled)
+            for needed in needs(self.catalogue, request):
+                if not self._weights.is_local(needed):
+                    self._weights.fetch(needed, on_fetch or _ignore, listener.cancelled)
             self._engine.start()
             return self._engine.generate(request, listener, self._inputs.for_request(request))
 

@@ -17,8 +17,10 @@ from bot.engine.headers import read_header
 from bot.engine.shelf import Loaded
 from bot.engine.sources import NETWORK_WEIGHTS, weight_set
 from bot.engine.vetting import vet_part, vet_weights
+from bot.engine.weights import ModelFiles
 from bot.errors import EaselError, ModelError, OutOfMemory
 from bot.generation import GenerationRequest, RawPicture
+from bot.parts import control_of
 
 if TYPE_CHECKING:
     import torch
@@ -29,13 +31,13 @@ _OF_A_UNION = "task_embedding"
 """The weights of a network that reads several kinds have this one, whatever its configuration is called."""
 
 
-def load_control(loaded: Loaded, kind: str, device: Device) -> None:
-    """Put the control network of a kind beside a loaded model, on its device. Raises ModelError or OutOfMemory."""
+def load_control(loaded: Loaded, kind: str, device: Device, files: ModelFiles) -> None:
+    """Put the control network of a kind, found by `files`, beside a loaded model, on its device. Raises ModelError or OutOfMemory."""
     spec = loaded.spec
-    source = spec.controls.get(kind)
-    if source is None:
+    part = control_of(spec, kind)
+    if part is None:
         raise ModelError(f"{spec.name} has no {kind} control any more; leave it out.")
-    path = Path(source)
+    source, path = part.source, files.locate_part(part)
     try:
         network = _read_folder(spec, path, device) if path.is_dir() else _read_file(spec, path, loaded.pipe)
         _check(spec, source, network, loaded.pipe.unet)
@@ -47,7 +49,7 @@ def load_control(loaded: Loaded, kind: str, device: Device) -> None:
             raise OutOfMemory(str(error)) from error
         log.exception("loading the control network %s failed", source)
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise ModelError(f"The {kind} control of {spec.name} cannot be loaded from {source}: {first}") from error
+        raise ModelError(f"{part.name} cannot be loaded from {source}: {first}") from error
     loaded.controls[source] = network.eval().requires_grad_(False)
     loaded.size_bytes += sum(weight.numel() * weight.element_size() for weight in network.parameters())
     log.info("loaded the %s control of %s", kind, spec.id)

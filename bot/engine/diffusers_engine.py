@@ -325,7 +325,7 @@ class DiffusersEngine:
         device = self._device.suited_to(loaded.spec.family)
         kind = kind_of(request.control_type) if request.control else ""
         if kind and loaded.control(kind) is None:
-            load = functools.partial(load_control, loaded, kind, device)
+            load = functools.partial(load_control, loaded, kind, device, self._files)
             if not self._has_loaded(drawing, loaded, "a control network", load):
                 return False
         if loaded.family is None:

@@ -151,9 +151,7 @@ _VARIANT = re.compile(
 )
 NETWORK_WEIGHTS = "diffusion_pytorch_model"
 """What diffusers calls the weights of one network."""
-_NETWORK_WEIGHTS = re.compile(
-    rf"{NETWORK_WEIGHTS}(?:\.([A-Za-z_]\w*))?(?:-\d{{5}}-of-\d{{5}}(?:\.([A-Za-z_]\w*))?)?\.safetensors"
-)
+_NETWORK_WEIGHTS = re.compile(rf"{NETWORK_WEIGHTS}(?:\.([A-Za-z]\w*))?\.safetensors")
 _WEIGHTLESS = ("tokenizer", "scheduler", "feature_extractor", "processor", "image_processor")
 SHARD = re.compile(r"-\d{5}-of-(\d{5})(?=\.)")
 TEXTS = (".json", ".txt", ".model", ".jinja")
@@ -210,7 +208,7 @@ def wanted_files(
 def weight_set(name: str) -> str | None:
     """Tell to which set of one network's weights a file belongs: its variant ("fp16"), "" for the plain one, None for no weights."""
     match = _NETWORK_WEIGHTS.fullmatch(name)
-    return None if match is None else match.group(1) or match.group(2) or ""
+    return None if match is None else match.group(1) or ""
 
 
 def wanted_settings(names: Iterable[str], components: Iterable[str]) -> list[str]:

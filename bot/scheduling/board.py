@@ -18,6 +18,13 @@ BATCHES_ADMITTED = 4
 _COUNTED_ONE_BY_ONE = 200
 
 
+Needs = Callable[[GenerationRequest], tuple[str, ...]]
+
+
+def _its_model(request: GenerationRequest) -> tuple[str, ...]:
+    return (request.model,)
+
+
 @dataclass(frozen=True, slots=True)
 class QueueOverview:
     """What `/queue` shows: the jobs being drawn, how many wait in all, and a member's own with their places."""
@@ -49,13 +56,18 @@ class Run:
 class Board:
     """Live jobs: each is waiting or running, and leaves when it is rendered or ends."""
 
-    def __init__(self, room: int = 1) -> None:
-        """`room` is how many pictures may be with the engine; a job with more is taken where nothing else is."""
+    def __init__(self, room: int = 1, needs: Needs = _its_model) -> None:
+        """`room` is how many pictures may be with the engine; a job with more is taken where nothing else is.
+
+        `needs` names what has to be on disk for a request, as models are named.
+        """
         self._room = room
+        self.needs = needs
         self.measured = StepTimes()
         self.runs: dict[str, Run] = {}
         self._queue = JobQueue()
         self._jobs: dict[str, Job] = {}
+        self._needed: dict[str, tuple[str, ...]] = {}
         self._models: Counter[str] = Counter()
         self._sums: tuple[tuple[int, int], list[float], float] | None = None
 
@@ -67,14 +79,15 @@ class Board:
         """Let a committed job wait."""
         self._jobs[job.id] = job
         self._queue.push(job.id, job.origin.user_id)
-        self._models[job.request.model] += 1
+        self._needed[job.id] = self.needs(job.request)
+        self._models.update(self._needed[job.id])
 
     def take(self, may_run: Callable[[str], bool], listener: Callable[[str], GpuListener]) -> Run | None:
-        """Move the next job whose model `may_run` from the line to the running ones; None where there is none, or no room.
+        """Move the next job all of whose models `may_run` from the line to the running ones; None where there is none, or no room.
 
         Whoever is next waits for room, and is not overtaken by one that would fit.
         """
-        job_id = self._queue.first(lambda waiting: not may_run(self._jobs[waiting].request.model))
+        job_id = self._queue.first(lambda waiting: not all(map(may_run, self._needed[waiting])))
         if job_id is None or not self._has_room(job := self._jobs[job_id]):
             return None
         self._queue.pop(lambda waiting: waiting != job_id)
@@ -126,17 +139,16 @@ class Board:
         return self._queue.waiting_of(user_id)
 
     def waits_for(self, model: str) -> bool:
-        """Whether a waiting job needs this model. Any thread."""
+        """Whether a waiting job needs this model, or whatever else is called by this id. Any thread."""
         return self._models.get(model, 0) > 0
 
     def waiting_models(self) -> tuple[str, ...]:
-        """List the models that waiting jobs need."""
+        """List the models that waiting jobs need, and what they need besides."""
         return tuple(model for model, count in self._models.items() if count > 0)
 
     def waiting_on(self, model: str) -> tuple[Job, ...]:
         """List the waiting jobs that need a model, in the order they will be served."""
-        waiting = (self._jobs[job_id] for job_id in self._queue.served())
-        return tuple(job for job in waiting if job.request.model == model)
+        return tuple(self._jobs[job_id] for job_id in self._queue.served() if model in self._needed[job_id])
 
     def remaining_s(self, run: Run) -> float | None:
         """Estimate when a running job will be drawn, in seconds from now; None while nothing is known.
@@ -187,9 +199,10 @@ class Board:
         return min(count, max(1, self._room // BATCHES_ADMITTED)) if job.request.variants else count
 
     def _left_the_line(self, job: Job) -> None:
-        self._models[job.request.model] -= 1
-        if self._models[job.request.model] <= 0:
-            del self._models[job.request.model]
+        for model in self._needed.pop(job.id):
+            self._models[model] -= 1
+            if self._models[model] <= 0:
+                del self._models[model]
 
     def _eta_s(self, request: GenerationRequest, position: int) -> float | None:
         own = self.measured.duration_s(request)
