@@ -164,7 +164,7 @@ def _add_generate(commands: Any) -> None:
         help="how far to leave it: 0.3 keeps the layout, 0.9 follows the prompt (0.6)",
     )
     option("mask", metavar="FILE", help="what of it to redraw: white, or left transparent")
-    option("control", metavar="FILE", help="a picture whose lines or shapes to follow")
+    option("control", metavar="FILE", help="a picture whose lines, depth or poses to follow")
     option("control_type", metavar="KIND", help=f"how to read it: {', '.join(CONTROL_TYPES)}")
     option("control_scale", type=float, metavar="X", help="how strictly to follow it (1)")
     option("tiling", action="store_true", help="let opposite edges fit together, for patterns")

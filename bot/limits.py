@@ -132,7 +132,7 @@ def _resolve_one(
     steps = spec.steps
     if options.steps is not None:
         steps = _whole(options.steps, "Steps", MIN_STEPS, min(MAX_STEPS, spec.max_steps), spec.name)
-    drawn_from = resolve_pictures(options, spec, steps, quality)
+    drawn_from = resolve_pictures(options, spec, steps, quality, catalogue.annotators)
     # The last picture's seed has to fit as well.
     most = MAX_SEED - max(count, pictures) + 1
     seed = new_seed() if options.seed is None else _whole(options.seed, "Seed", 0, most)

@@ -6,8 +6,10 @@ Who finds and fetches them is `bot/engine/weights.py`; each is called by an id o
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+from bot.annotators import map_makers
 from bot.catalogue import DRAFT_SUFFIX, INPAINTING_SUFFIX, Catalogue, ModelSpec, as_inpainting
 from bot.controls import kind_of
 from bot.generation import GenerationRequest
@@ -72,5 +74,10 @@ def needs(catalogue: Catalogue, request: GenerationRequest) -> tuple[str, ...]:
     if spec is None:
         return (request.model,)
     inpaints = request.mask and spec.inpainting is not None
+    named = [spec.id + INPAINTING_SUFFIX if inpaints else spec.id]
     control = control_of(spec, kind_of(request.control_type)) if request.control else None
-    return (spec.id + INPAINTING_SUFFIX if inpaints else spec.id, *([] if control is None else [control.id]))
+    if control is not None:
+        named.append(control.id)
+        with suppress(LookupError):  # the engine says so
+            named += [annotator.id for annotator in map_makers(catalogue.annotators, request.control_type)]
+    return tuple(named)

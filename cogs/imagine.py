@@ -50,7 +50,7 @@ class Imagine(commands.Cog):
         image="A picture to draw from",
         strength="How far to leave the picture: 0.3 keeps the layout, 0.9 follows the prompt",
         mask="What of the picture to redraw: white, or left transparent; the size of the picture",
-        control="A picture whose lines or shapes to follow",
+        control="A picture whose lines, depth or poses to follow",
         control_type="How to read the control picture; raw: it is such a map already",
         control_scale="How strictly to follow the control picture",
         tiling="Let opposite edges fit together, for patterns",

@@ -22,6 +22,7 @@ from bot.catalogue import DRAFT_SUFFIX, INPAINTING_SUFFIX, Catalogue, with_varia
 from bot.controls import kind_of
 from bot.engine.adapters import Weighted, load_adapter
 from bot.engine.addons import path_of
+from bot.engine.annotators import Annotators
 from bot.engine.base import NO_INPUTS, EngineInfo, Listener, Order, Work, draw_to_the_end
 from bot.engine.controls import load_control
 from bot.engine.devices import Device, Pace, choose_device, keep_memory, memory_numbers, quiet_libraries, spin_briefly
@@ -36,6 +37,7 @@ from bot.engine.levers import AUTO
 from bot.engine.metrics import Meter, Metrics
 from bot.engine.networks import keep_compiled_in
 from bot.engine.residents import Loaded, Residents
+from bot.engine.seen_maps import MapRoom, Step
 from bot.engine.timetables import NotLinear
 from bot.engine.turnstile import Turnstile
 from bot.engine.upscale_room import UpscaleRoom, UpscaleRun
@@ -97,6 +99,8 @@ class DiffusersEngine:
         self._lanes = LaneRoom(self._meter)
         self._general = GeneralRoom(max_batch)
         self._upscales = UpscaleRoom(self._catalogue)
+        self._annotators = Annotators(self._files)
+        self._maps = MapRoom(self._catalogue, self._annotators)
         self._guard = Guard(self._meter, tick=tick, relieve=self._relieve)
         self._drawings: dict[Order, Drawing] = {}
         self._numbers = itertools.count()
@@ -200,6 +204,7 @@ class DiffusersEngine:
         self._drawings.clear()
         self._general.clear()
         self._upscales.clear()
+        self._annotators.relieve()
         self._lanes.clear()
         if self._residents is not None:
             self._residents.clear()
@@ -297,7 +302,7 @@ class DiffusersEngine:
         loaded = self.residents.use(drawing.spec.id)
         numbers = drawing.alike()
         request = drawing.request.alone(numbers[0])
-        if not self._has_extras(drawing, request, loaded):
+        if not self._has_extras(drawing, request, loaded) or not self._has_map(drawing, loaded):
             return
 
         def prepare() -> None:
@@ -345,12 +350,26 @@ class DiffusersEngine:
                     return False
         return True
 
+    def _has_map(self, drawing: Drawing, loaded: Loaded) -> bool:
+        """Take one step towards the map of a control picture; True where none is left."""
+        assert self._device is not None
+        step = self._maps.next(drawing, self._device)
+        if step is None:
+            return True
+        started = time.perf_counter()
+        self._has_done(drawing, loaded, step)
+        drawing.other_s += time.perf_counter() - started
+        return False
+
     def _has_loaded(self, drawing: Drawing, loaded: Loaded, what: str, load: Callable[[], None]) -> bool:
+        return self._has_done(drawing, loaded, Step(f"loading {what}", load, LOAD_LIMIT_S, inference=False))
+
+    def _has_done(self, drawing: Drawing, loaded: Loaded, step: Step) -> bool:
         def unit() -> None:
             loaded.make_way()
-            load()
+            step.run()
 
-        trouble = self._guard.attempt(f"loading {what}", [drawing], unit, limit_s=LOAD_LIMIT_S, inference=False)
+        trouble = self._guard.attempt(step.what, [drawing], unit, limit_s=step.limit_s, inference=step.inference)
         if trouble is None:
             return True
         if not self._may_retry(drawing, trouble):
@@ -563,6 +582,7 @@ class DiffusersEngine:
         self._lanes.dissolve()
         self._lanes.forget()
         self._upscales.relieve()
+        self._annotators.relieve()
 
     def _idle_leave(self) -> bool:
         """Take models that nobody draws with off the device; whether there were any."""

@@ -62,7 +62,8 @@ class LaneRoom:
         canvas = drawing.canvas or make_canvas(loaded.family, inputs, request.strength)
         if drawing.tiles is None:
             drawing.canvas = canvas
-        hint = None if inputs.control is None else hint_for(loaded, request, inputs.control)
+        control = drawing.control_map or inputs.control
+        hint = None if control is None else hint_for(loaded, request, control)
         self.lanes += [
             new_lane(
                 loaded.family, table, conditioning, owner=drawing, member=drawing.member, n=n,

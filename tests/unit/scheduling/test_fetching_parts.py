@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -19,7 +20,7 @@ def world_with_controls(folder: Path) -> World:
     return World(folder, catalogue=replace(CATALOGUE, models=(spec, *CATALOGUE.models[1:])))
 
 
-async def follows_lines(world: World) -> dict[str, str]:
+async def follows_lines(world: World) -> dict[str, Any]:
     picture = await world.service.take_input(png(Image.new("RGB", (64, 64), "red")), age_restricted=False)
     return {"control": picture.digest, "control_type": "raw canny"}
 
