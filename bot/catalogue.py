@@ -18,6 +18,7 @@ from bot.annotators import AnnotatorSpec, parse_annotators
 from bot.controls import CONTROLLED, read_controls
 from bot.entries import check_number, check_revision, located, read_checksums, read_table
 from bot.errors import ConfigError
+from bot.references import IP_ADAPTER_KEYS, IpAdapterSpec, read_ip_adapter
 
 SIZE_MULTIPLE = 8
 MAX_SIDE_PX = 16_384
@@ -64,7 +65,8 @@ class ModelSpec:
     the pipeline. `sha256` are checksums in hexadecimal, by file inside the folder or repository; a single file's is
     under "". `inpainting` is the folder or Hub id of its weights for inpainting, `controls` the sources of its control networks by kind
     (CONTROL_KINDS of `bot/controls.py`); `loras` and `embeddings` are files of its own, by name. `words_width` is how wide the words are that its UNet reads, None
-    where that is not known before it is loaded. `vae` is a folder or file in the place of its own VAE.
+    where that is not known before it is loaded. `vae` is a folder or file in the place of its own VAE, `ip_adapter` what it reads reference
+    pictures with.
     """
 
     id: str
@@ -102,6 +104,7 @@ class ModelSpec:
     embeddings: Mapping[str, str] = field(default_factory=dict[str, str])
     words_width: int | None = None
     vae: str | None = None
+    ip_adapter: IpAdapterSpec | None = None
 
     @property
     def from_pictures(self) -> bool:
@@ -238,11 +241,8 @@ def sizes_for(base_px: int, multiple: int) -> dict[str, tuple[int, int]]:
 def parse_catalogue(text: str, *, origin: str, default: str | None = None) -> Catalogue:
     """Read a catalogue file's text.
 
-    Each `[models.ID]` table needs `name source family licence`, and may give `description base_px
-    size_multiple sizes side_multiple min_side max_side max_pixels steps max_steps guidance max_guidance sampler samplers
-    negative_prompt licence_url gated revision variant download_gb max_sequence_length guidance_end draft_lora draft_steps
-    draft_guidance draft_sampler tiny_vae quantization base sha256 inpainting controls loras embeddings vae`. What an `[annotators.ID]` table
-    takes is said by `bot/annotators.py`.
+    Each `[models.ID]` table needs `name source family licence`; the head of `models.toml` explains these and the other keys. What an
+    `[annotators.ID]` table takes is said by `bot/annotators.py`.
 
     Raises ConfigError naming `origin`, the model and the key.
     """
@@ -270,6 +270,7 @@ _KEYS = {
     "download_gb": (int, float), "max_sequence_length": int, "guidance_end": (int, float), "draft_lora": str,
     "draft_steps": int, "draft_guidance": (int, float), "draft_sampler": str, "tiny_vae": str, "quantization": str, "base": str,
     "sha256": (str, dict), "inpainting": str, "controls": dict, "loras": dict, "embeddings": dict, "vae": str,
+    **IP_ADAPTER_KEYS,
 }  # fmt: skip
 
 
@@ -313,6 +314,7 @@ def make_model(model_id: str, table: Any, origin: str) -> ModelSpec:
         inpainting=_inpainting(entry, where),
         controls=read_controls(entry, where),
         vae=entry.get("vae") or None,
+        ip_adapter=read_ip_adapter(entry, where),
         loras=_files(entry, "loras", FAMILIES, where), embeddings=_files(entry, "embeddings", EMBEDDED, where),
     )  # fmt: skip
 

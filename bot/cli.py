@@ -135,6 +135,10 @@ def _add_generate(commands: Any) -> None:
         help="draw a file of prompts instead, one a line; empty lines are skipped; line n is drawn with seed + n - 1",
     )  # fmt: skip
     parser.add_argument(
+        "--like", metavar="FILE",
+        help="draw a picture again, as its file tells what made it; the prompt and the options given here come before that",
+    )  # fmt: skip
+    parser.add_argument(
         "-o", "--output", metavar="PATH",
         help="the .png to write (easel-SEED.png); with --count above 1 its name gets -1, -2, …; with --prompts a folder "
         "(easel-pictures) for 0001.png, 0002.png, …, and 0001-1.png, 0001-2.png, … with --count above 1",
@@ -167,6 +171,7 @@ def _add_generate(commands: Any) -> None:
     option("control", metavar="FILE", help="a picture whose lines, depth or poses to follow")
     option("control_type", metavar="KIND", help=f"how to read it: {', '.join(CONTROL_TYPES)}")
     option("control_scale", type=float, metavar="X", help="how strictly to follow it (1)")
+    option("reference", metavar="FILE", help="a picture whose subject and style to take up, where the model reads some")
     option("tiling", action="store_true", help="let opposite edges fit together, for patterns")
     option(
         "quality",
@@ -208,11 +213,14 @@ def _generate(settings: Settings, options: argparse.Namespace) -> int:
     from bot.library import INPUTS, Studio, random_seed
 
     _quiet(settings)
-    if (options.prompt is None) == (options.prompts is None):
-        raise RequestError('Give either a prompt, as "a sunset over a beach", or --prompts FILE.')
+    if options.prompt is not None and options.prompts is not None:
+        raise RequestError("Give either a prompt or --prompts FILE, not both.")
+    if options.prompt is options.prompts is options.like is None:
+        raise RequestError('Give a prompt, as "a sunset over a beach", or --prompts FILE, or --like FILE.')
     if options.prompts is not None and (options.grid_x or options.grid_y):
         raise RequestError("A sheet compares one prompt; leave --prompts out.")
-    prompts = [options.prompt] if options.prompts is None else read_prompts(Path(options.prompts))
+    prompts = [options.prompt or ""] if options.prompts is None else read_prompts(Path(options.prompts))
+    told = options.like is not None and options.seed is None  # the file's own seed, then
     base_seed: int = random_seed() if options.seed is None else options.seed
     studio = Studio(settings)
     # All are checked before the first is drawn: a fault in line 90 should not cost 89 pictures' time.
@@ -220,11 +228,13 @@ def _generate(settings: Settings, options: argparse.Namespace) -> int:
     requests: list[GenerationRequest] = []
     for index, prompt in enumerate(prompts):
         try:
-            requests.append(studio.prepare(_options(options, prompt, base_seed + index, inputs)))
+            asked = _options(options, prompt, None if told else base_seed + index, inputs)
+            requests.append(studio.prepare(asked) if options.like is None else studio.prepare_like(options.like, asked))
         except RequestError as error:
             if options.prompts is None:
                 raise
             raise RequestError(f"Prompt {index + 1} of {options.prompts}: {error}") from None
+    base_seed = requests[0].seed
     paths = output_paths(options, [1 if request.axes else request.count for request in requests], base_seed)
     _draw(studio, requests, paths, private=options.private)
     return 0
@@ -245,14 +255,16 @@ def _upscale(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
-def _options(options: argparse.Namespace, prompt: str, seed: int, inputs: Mapping[str, InputRef]) -> GenerationOptions:
+def _options(
+    options: argparse.Namespace, prompt: str, seed: int | None, inputs: Mapping[str, InputRef]
+) -> GenerationOptions:
     return GenerationOptions(
         prompt, negative_prompt=options.negative_prompt, model=options.model, aspect=options.aspect,
         width=options.width, height=options.height, count=options.count, steps=options.steps,
         guidance=options.guidance, seed=seed, sampler=options.sampler, private=options.private, spoiler=options.spoiler,
         quality=options.quality, lora=options.lora, style=options.style, strength=options.strength, control_type=options.control_type,
-        control_scale=options.control_scale, image=inputs.get("image"), mask=inputs.get("mask"), control=inputs.get("control"),
-        tiling=options.tiling,
+        control_scale=options.control_scale, tiling=options.tiling, image=inputs.get("image"), mask=inputs.get("mask"),
+        control=inputs.get("control"), reference=inputs.get("reference"),
         axes=tuple(read_axis(f"--grid-{side}", text) for side in "xy" if (text := getattr(options, f"grid_{side}"))),
     )  # fmt: skip
 

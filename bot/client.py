@@ -22,10 +22,13 @@ from bot.ui.buttons import BUTTONS
 from bot.ui.forms import ref_of
 from bot.ui.house import House
 from bot.ui.media import shows_button
+from bot.ui.regions import PART_FORM_ID, part_submitted
 from bot.ui.submit import (
+    DRAW_FORM_ID,
     FORM_ID,
     INPUT_FORM_ID,
     LIST_FORM_ID,
+    draw_form_submitted,
     form_submitted,
     input_form_submitted,
     list_form_submitted,
@@ -34,7 +37,7 @@ from bot.ui.submit import (
 log = logging.getLogger(__name__)
 
 EXTENSIONS = (
-    "cogs.imagine", "cogs.expand", "cogs.upscale", "cogs.batch", "cogs.grid", "cogs.queue", "cogs.models", "cogs.styles", "cogs.history", "cogs.info",
+    "cogs.imagine", "cogs.expand", "cogs.upscale", "cogs.batch", "cogs.grid", "cogs.queue", "cogs.models", "cogs.styles", "cogs.history", "cogs.info", "cogs.describe",
     "cogs.privacy", "cogs.help",
 )  # fmt: skip
 
@@ -196,8 +199,12 @@ class EaselClient(commands.Bot):
                 await guarded(interaction, form_submitted(interaction, match["job"]))
             elif (match := INPUT_FORM_ID.fullmatch(custom_id)) is not None:
                 await guarded(interaction, input_form_submitted(interaction, ref_of(match)))
+            elif (match := PART_FORM_ID.fullmatch(custom_id)) is not None:
+                await guarded(interaction, part_submitted(interaction, match))
             elif custom_id == LIST_FORM_ID:
                 await guarded(interaction, list_form_submitted(interaction))
+            elif custom_id == DRAW_FORM_ID:
+                await guarded(interaction, draw_form_submitted(interaction))
         elif interaction.type is discord.InteractionType.component:
             if not self._answers(custom_id):
                 await guarded(interaction, whisper(interaction, OUTDATED))

@@ -34,7 +34,7 @@ class Axis:
 class GenerationOptions:
     """What somebody asked for, as typed: `None` is "left out".
 
-    `image`, `mask` and `control` name pictures that were taken in before; `base_seed` and `variation` belong together. `lines` are
+    `image`, `mask`, `control` and `reference` name pictures that were taken in before; `base_seed` and `variation` belong together. `lines` are
     those of a list of prompts, one picture each, which takes the place of `prompt`; blank ones are skipped. `axes` are those of a sheet that
     compares: along its top, and down its side. `lora` is "name", "name:0.8" or several with commas, and `<lora:name:0.8>` may stand in
     the prompt.
@@ -60,6 +60,7 @@ class GenerationOptions:
     control: InputRef | None = None
     control_type: str | None = None
     control_scale: float | None = None
+    reference: InputRef | None = None
     base_seed: int | None = None
     variation: float | None = None
     tiling: bool = False
@@ -119,9 +120,10 @@ class GenerationRequest:
 
     Picture n is drawn with `seed + n`, and as `variants[n]` says where there are any: one a picture. `axes` say that the pictures
     are shown as one sheet, row by row, the first axis along its top. Sizes are pixels, multiples of 8. From `guidance_end`, a share of the steps, the
-    prompt is followed without guidance. `image`, `mask` and `control` are digests of input pictures, empty where there is none:
-    the picture that is drawn from, of which the last `strength` of the steps are taken; where it is redrawn (white); and the map
-    that a control network of the kind `control_type` follows, counting `control_scale`. Where `base_seed` is given, the noise of
+    prompt is followed without guidance. `image`, `mask`, `control` and `reference` are digests of input pictures, empty where there is none:
+    the picture that is drawn from, of which the last `strength` of the steps are taken; where it is redrawn (white); the map
+    that a control network of the kind `control_type` follows, counting `control_scale`; and the picture that an IP-Adapter reads, counting
+    `reference_scale`. Where `base_seed` is given, the noise of
     picture n lies between that of `base_seed` (`variation` 0) and its own (1). `tiling`: opposite edges fit together. `loras` are the
     LoRAs it is drawn with, by name, each with its weight. `style` is the id of one; what it did, and what is avoided on the whole
     server, is `wrap`, with `{prompt}` where the prompt goes, and `more_negative`: the prompts themselves are as they were typed. Where the prompt has choices, `prompts` are what each picture chose by its seed.
@@ -151,6 +153,8 @@ class GenerationRequest:
     control: str = ""
     control_type: str = ""
     control_scale: float = 1.0
+    reference: str = ""
+    reference_scale: float = 1.0
     base_seed: int | None = None
     variation: float = 0.0
     tiling: bool = False
@@ -207,7 +211,7 @@ class GenerationRequest:
     @property
     def inputs(self) -> tuple[str, ...]:
         """The digests of the pictures it is drawn from."""
-        return tuple(dict.fromkeys(filter(None, (self.image, self.mask, self.control))))
+        return tuple(dict.fromkeys(filter(None, (self.image, self.mask, self.control, self.reference))))
 
 
 def together(requests: Sequence[GenerationRequest]) -> GenerationRequest:
@@ -333,11 +337,12 @@ class RawPicture:
 
 @dataclass(frozen=True, slots=True)
 class InputPictures:
-    """The pictures a request is drawn from, each of the request's own size; None where it has none."""
+    """The pictures a request is drawn from, each of the request's own size, `reference` a square; None where it has none."""
 
     image: RawPicture | None = None
     mask: RawPicture | None = None
     control: RawPicture | None = None
+    reference: RawPicture | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from io import BytesIO
@@ -46,10 +46,11 @@ from bot.generation import (
 from bot.limits import MAX_PROMPT_CHARS, checked_text, resolve, told_by
 from bot.moderation import Moderator
 from bot.parts import needs
+from bot.prompts.again import as_told, options_from, options_told, overridden
 from bot.prompts.upscaling import check_upscale, resolve_upscale
 from bot.provenance import EASEL_KEY, PARAMETERS_KEY, Marks, PictureInfo, read_info
 
-INPUTS = ("image", "mask", "control")
+INPUTS = ("image", "mask", "control", "reference")
 """The options that are pictures."""
 
 
@@ -82,6 +83,38 @@ class Studio:
         self._moderator.check_request(request, options.lines)
         return request
 
+    def prepare_like(
+        self, picture: Image.Image | str | os.PathLike[str], given: GenerationOptions
+    ) -> GenerationRequest:
+        """Complete and check what draws a picture again, as its file tells; what is `given` comes before that.
+
+        With nothing given, the same picture, pixel for pixel on one machine, where Easel drew it: also after the operator's styles,
+        wildcards and settings have changed. Of other programs' files what they tell is taken as options. Raises RequestError, AttachmentRefused.
+        """
+        texts, size = self._texts_of(picture)
+        record = provenance.find_record(texts)
+        if record is not None:
+            drawn = record.alone
+            request = self.prepare(overridden(options_from(drawn), given))
+            if given.model is None and given.style is None:
+                request = as_told(request, drawn)
+                self._moderator.check_request(request)
+        else:
+            info = read_info(texts, size)
+            if info is None or not info.prompt:
+                raise RequestError("That picture does not say what made it; write a prompt instead.")
+            request = self.prepare(overridden(options_told(info, self.catalogue), given))
+        for digest in request.inputs:
+            self._inputs.read(digest)
+        return request
+
+    def _texts_of(self, picture: Image.Image | str | os.PathLike[str]) -> tuple[Mapping[str, str], tuple[int, int]]:
+        if isinstance(picture, Image.Image):
+            texts = {str(key): text for key, text in picture.info.items() if isinstance(text, str)}
+            return texts, picture.size
+        decoded = decode(_bytes_of(picture))
+        return decoded.texts, (decoded.width, decoded.height)
+
     def take_input(
         self, picture: Image.Image | str | os.PathLike[str], *, mask: bool = False, whole: bool = False
     ) -> InputRef:
@@ -112,10 +145,7 @@ class Studio:
             picture.save(buffer, "PNG")
             data = buffer.getvalue()
         else:
-            try:
-                data = Path(picture).read_bytes()
-            except OSError as error:
-                raise RequestError(f"{os.fspath(picture)} cannot be read: {error.strerror}.") from None
+            data = _bytes_of(picture)
         decoded = decode(data, INPUT_SIDE_PX, mask=mask)
         if whole:
             check_upscale(decoded.width, decoded.height, 1)
@@ -154,6 +184,13 @@ class Studio:
             request, picture.n, job_id="", model_name=name, device=result.device, dtype=result.dtype,
             version=__version__, lora_hashes=lora_hashes(self.catalogue, request),
         )  # fmt: skip
+
+
+def _bytes_of(path: str | os.PathLike[str]) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise RequestError(f"{os.fspath(path)} cannot be read: {error.strerror}.") from None
 
 
 class Silence:
@@ -220,8 +257,9 @@ class Picture(Image.Image):
 
 
 def generate_image(
-    prompt: str,
+    prompt: str = "",
     *,
+    like: Image.Image | str | os.PathLike[str] | None = None,
     negative_prompt: str | None = None,
     model: str | None = None,
     aspect: str | None = None,
@@ -240,30 +278,39 @@ def generate_image(
     control: Image.Image | str | os.PathLike[str] | None = None,
     control_type: str | None = None,
     control_scale: float | None = None,
+    reference: Image.Image | str | os.PathLike[str] | None = None,
     tiling: bool = False,
 ) -> Image.Image:
     """Draw one picture and give it as a Pillow image.
 
-    The options are those of `/imagine`; what is left out comes from the model's defaults. Sizes are pixels, multiples
-    of 8; `lora` is "name", "name:0.8" or several with commas; `image`, `mask` and `control` are Pillow images or files' paths. `image.info` of what is returned has the texts "parameters" and "easel", which `image.save("output.png")` writes into the file.
+    The options are those of `/imagine`; what is left out comes from the model's defaults, or from `like`: a picture whose file says what
+    made it, which is drawn again but for what is given. Sizes are pixels, multiples
+    of 8; `lora` is "name", "name:0.8" or several with commas; `image`, `mask`, `control` and `reference` are Pillow images or files' paths. `image.info` of what is returned has the texts "parameters" and "easel", which `image.save("output.png")` writes into the file.
     The first call loads the model, which stays in memory. Raises EaselError with a sentence that says what to do.
     """
     images = generate_images(
-        prompt, negative_prompt=negative_prompt, model=model, aspect=aspect, width=width, height=height, count=1,
+        prompt, like=like, negative_prompt=negative_prompt, model=model, aspect=aspect, width=width, height=height, count=1,
         steps=steps, guidance=guidance, seed=seed, sampler=sampler, quality=quality, style=style, lora=lora, image=image, strength=strength, mask=mask,
-        control=control, control_type=control_type, control_scale=control_scale, tiling=tiling,
+        control=control, control_type=control_type, control_scale=control_scale, reference=reference, tiling=tiling,
     )  # fmt: skip
     return images[0]
 
 
-def generate_images(prompt: str, *, count: int | None = None, **options: Any) -> list[Image.Image]:
+def generate_images(
+    prompt: str = "",
+    *,
+    count: int | None = None,
+    like: Image.Image | str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> list[Image.Image]:
     """Draw `count` variants, picture n (from 0) with `seed + n`; otherwise as `generate_image`."""
     studio = _studio()
     marker = studio.marker  # a broken certificate shows before anything is drawn
     for name in INPUTS:
         if options.get(name) is not None:
             options[name] = studio.take_input(options[name], mask=name == "mask")
-    request = studio.prepare(GenerationOptions(prompt, count=count, **options))
+    given = GenerationOptions(prompt, count=count, **options)
+    request = studio.prepare(given) if like is None else studio.prepare_like(like, given)
     result = studio.draw(request)
     return [to_image(picture, studio.marks(request, picture, result), marker) for picture in result.pictures]
 

@@ -84,14 +84,20 @@ class Moderator:
                 raise ModerationRefused(REFUSAL)
 
     def check_request(self, request: GenerationRequest, lines: Sequence[str] = ()) -> None:
-        """Refuse a request for any of its prompts; `lines` is the list it was made of. Raises ModerationRefused, naming the line."""
+        """Refuse a request for any of its prompts, as typed and as a model is told them; `lines` is the list it was made of.
+
+        Raises ModerationRefused, naming the line.
+        """
+        told = request.told
         if not request.listed:
-            for prompt in (request.prompt, *request.prompts):
-                self.check(prompt, request.negative_prompt)
+            for prompt in dict.fromkeys((request.prompt, *request.prompts, told.prompt, *told.prompts)):
+                self.check(prompt, told.negative_prompt)
             return
-        for number, prompt in numbered(lines or [variant.prompt or "" for variant in request.variants]):
+        typed = numbered(lines or [variant.prompt or "" for variant in request.variants])
+        for (number, line), variant in zip(typed, told.variants, strict=True):
             try:
-                self.check(prompt, request.negative_prompt)
+                for prompt in dict.fromkeys((line, variant.prompt or "")):
+                    self.check(prompt, told.negative_prompt)
             except ModerationRefused as error:
                 raise ModerationRefused(f"Line {number}: {error}") from None
 

@@ -17,6 +17,7 @@ from bot.scheduling.service import GenerationService
 from bot.ui import cards, words
 from bot.ui.messenger import Attachment, Messenger, TooLarge, Undeliverable
 from bot.ui.parcels import FILES_A_MESSAGE, REQUEST_BYTES, Limits, parcels
+from bot.ui.regions import may_redraw
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -103,8 +104,9 @@ class Poster:
             beside = None if packed.halved else archive
             said = [*notes, *packed.notes, *([] if beside else no_archive(job, len(job.files) - first.hidden))]
             view = cards.result(
-                job, name, packed.shown, notes=said, hidden=first.hidden, archive=beside.name if beside else None
-            )
+                job, name, packed.shown, notes=said, hidden=first.hidden, archive=beside.name if beside else None,
+                redrawn=may_redraw(job, self._service.catalogue),
+            )  # fmt: skip
             return await self._messenger.deliver(job, view, [*packed.files, *([beside] if beside else [])])
 
         return await self._fitting(job, first.files, first.file_bytes, send)

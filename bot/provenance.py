@@ -29,6 +29,7 @@ __all__ = [
     "digital_source_type",
     "easel_json",
     "facts",
+    "find_record",
     "iptc_xmp",
     "parameters_text",
     "parse_easel",
@@ -87,6 +88,7 @@ def parameters_text(
             if request.control
             else {}
         ),
+        **({"Reference scale": _number(request.reference_scale)} if request.reference else {}),
         **_grid_settings(request),
         **(
             {"Lora hashes": ", ".join(f"{name}: {digest}" for name, digest in lora_hashes.items())}
@@ -156,7 +158,7 @@ _REQUEST_FIELDS: dict[str, type] = {
 _LATER_FIELDS: dict[str, Any] = {
     "quality": STANDARD, "guidance_end": 1.0, "image": "", "strength": 1.0, "mask": "", "control": "", "control_type": "",
     "control_scale": 1.0, "variation": 0.0, "tiling": False, "loras": (), "upscale": 0, "upscale_mode": "", "upscale_source": "",
-    "style": "", "wrap": "", "more_negative": "", "prompts": (),
+    "style": "", "wrap": "", "more_negative": "", "prompts": (), "reference": "", "reference_scale": 1.0,
 }  # fmt: skip
 
 
@@ -178,6 +180,8 @@ def picture_facts(request: GenerationRequest) -> list[tuple[str, str]]:
         )
     if request.control:
         found.append(("Control", f"{request.control_type[:40]}, scale {_number(request.control_scale)}"))
+    if request.reference:
+        found.append(("Reference", f"a picture, scale {_number(request.reference_scale)}"))
     if request.base_seed is not None:
         found.append(("Variation", f"{_number(request.variation)} away from seed {request.base_seed}"))
     if request.tiling:
@@ -292,10 +296,7 @@ def _loras(value: object) -> tuple[tuple[str, float], ...] | None:
     return tuple(found)
 
 
-def _from_easel(text: str) -> PictureInfo | None:
-    record = parse_easel(text)
-    if record is None:
-        return None
+def _told(record: EaselRecord) -> PictureInfo:
     asked = record.request
     extra = [("Version", f"Easel {record.version}"), ("Picture", f"{record.n + 1} of {asked.count}")]
     extra += [("Quality", asked.quality[:100])] if asked.quality != STANDARD else []
@@ -307,7 +308,7 @@ def _from_easel(text: str) -> PictureInfo | None:
         negative_prompt=asked.negative_prompt[: readers.KEPT_CHARS], steps=None if plain else asked.num_inference_steps,
         sampler=asked.sampler[:100], guidance=None if plain else asked.guidance_scale,
         seed=None if plain else record.seed, width=asked.width,
-        height=asked.height, model=asked.model[:200], extra=tuple(extra), raw=text[: readers.KEPT_CHARS],
+        height=asked.height, model=asked.model[:200], extra=tuple(extra),
     )  # fmt: skip
 
 
@@ -325,10 +326,15 @@ def read_info(chunks: Mapping[str, str], size: tuple[int, int]) -> PictureInfo |
     return info
 
 
+def find_record(chunks: Mapping[str, str]) -> EaselRecord | None:
+    """Find Easel's own record among a picture's text chunks and EXIF texts; None where there is none, or a damaged one."""
+    keys = (EASEL_KEY, "ImageDescription")  # in EXIF, where a file had to be made smaller
+    return next((record for key in keys if key in chunks and (record := parse_easel(chunks[key]))), None)
+
+
 def _find(chunks: Mapping[str, str]) -> PictureInfo | None:
-    for key in (EASEL_KEY, "ImageDescription"):  # in EXIF, where a file had to be made smaller
-        if key in chunks and (info := _from_easel(chunks[key])):
-            return info
+    if record := find_record(chunks):
+        return _told(record)
     for key in (PARAMETERS_KEY, "UserComment"):
         if key in chunks and (info := parse_parameters(chunks[key])):
             return info

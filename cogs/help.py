@@ -21,7 +21,8 @@ draft will do. `private` shows the pictures only to you, \
 
 **From a picture**
 `image` draws from a picture, and `strength` says how far to leave it; `mask` redraws only what is white in it. `control` follows a \
-picture: its lines, its depth, how people stand in it, as `control_type` says. `/expand` goes on beyond a picture's edges. *Use as input* (right-click a message, Apps) takes the picture of any message.
+picture: its lines, its depth, how people stand in it, as `control_type` says; `reference` takes up what another one shows. \
+`/expand` goes on beyond a picture's edges. *Use as input* (right-click a message, Apps) takes the picture of any message. `/describe` puts a picture into words.
 
 **Many at once**
 `/batch` draws a list of prompts, one a line, from a form or a .txt `file`; the message fills as they finish, and at the end \
@@ -33,7 +34,7 @@ yours, then one of the next member. *Cancel* takes a request back at any moment;
 
 **With a result**
 *Upscale* makes a picture twice as large; *4×* and *Detail* are under what comes of it, and `/upscale` takes any picture. \
-*Vary* draws more near a picture, *Again* draws it with a new seed, *Edit* opens a form with all the parameters, *Info* shows them, *Delete* erases the \
+*Vary* draws more near a picture, *Vary region* redraws the squares of it that you choose, *Again* draws it with a new seed, *Edit* opens a form with all the parameters, *Info* shows them, *Delete* erases the \
 message, the files and our record of them (yours, or anybody's for moderators).
 
 **Look around**

@@ -23,6 +23,7 @@ from bot.ui.choices import loras_matching, matching, models_matching, samplers_m
 from bot.ui.house import House, age_restricted, house_of
 from bot.ui.inputs import check_file, draw_with, take
 from bot.ui.media import PICTURE_SUFFIXES, media_of
+from bot.ui.regions import REGION_ITEMS
 from bot.ui.variations import VARY_ITEMS
 
 
@@ -53,6 +54,7 @@ class Imagine(commands.Cog):
         control="A picture whose lines, depth or poses to follow",
         control_type="How to read the control picture; raw: it is such a map already",
         control_scale="How strictly to follow the control picture",
+        reference="A picture whose subject and style to take up, where the model reads some",
         tiling="Let opposite edges fit together, for patterns",
         quality="draft is quick and rough, where the model has drafts",
         private="Show the pictures only to you",
@@ -85,6 +87,7 @@ class Imagine(commands.Cog):
         control: discord.Attachment | None = None,
         control_type: str | None = None,
         control_scale: Range[float, 0.0, MAX_CONTROL_SCALE] | None = None,
+        reference: discord.Attachment | None = None,
         tiling: bool = False,
         quality: str | None = None,
         private: bool = False,
@@ -97,7 +100,7 @@ class Imagine(commands.Cog):
             private, spoiler, quality, strength=strength, control_type=control_type, control_scale=control_scale, tiling=tiling,
             lora=lora, style=style,
         )  # fmt: skip
-        attached = {"image": image, "mask": mask, "control": control}
+        attached = {"image": image, "mask": mask, "control": control, "reference": reference}
         await draw_with(interaction, house_of(interaction), options, attached)
 
     @imagine.autocomplete("model")
@@ -140,7 +143,7 @@ async def setup(bot: commands.Bot) -> None:
     """Load the cog and its message command, which discord.py does not take from a cog by itself."""
     cog = Imagine(bot.house)  # type: ignore[attr-defined]  # EaselClient carries it
     await bot.add_cog(cog)
-    bot.add_dynamic_items(*VARY_ITEMS)
+    bot.add_dynamic_items(*VARY_ITEMS, *REGION_ITEMS)
 
     async def use_as_input(interaction: discord.Interaction[Any], message: discord.Message) -> None:
         await guarded(interaction, cog.use_as_input(interaction, message))

@@ -50,6 +50,8 @@ def _paragraph(spec: ModelSpec, loras: Sequence[AddOn], *, default: bool) -> str
         facts.append(f"{size(spec.download_bytes)} download")
     if spec.draft is not None:
         facts.append("drafts")
+    if spec.ip_adapter is not None:
+        facts.append("reference pictures")
     if spec.gated:
         facts.append("licence to accept first")
     mark = " · the default here" if default else ""

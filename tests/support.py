@@ -53,3 +53,11 @@ def labels(components: list[dict[str, Any]]) -> list[str]:
         if "accessory" in component:
             found += labels([component["accessory"]])
     return found
+
+
+def components(payload: list[dict[str, Any]]) -> int:
+    """Count components as Discord does: all of them, also those inside others."""
+    inner = [
+        [*(part.get("components") or []), *([part["accessory"]] if "accessory" in part else [])] for part in payload
+    ]
+    return len(payload) + sum(map(components, inner))

@@ -10,11 +10,11 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from bot.engine.metrics import Metrics
 from bot.errors import EaselError, GenerationCancelled, GenerationError
-from bot.generation import FetchProgress, GenerationRequest, GenerationResult, InputPictures, Progress
+from bot.generation import FetchProgress, GenerationRequest, GenerationResult, InputPictures, Progress, RawPicture
 
 NO_INPUTS = InputPictures()
 
@@ -55,30 +55,25 @@ class Listener(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Order:
-    """A request on its way through the engine, and its end; `member` is whose turn of the GPU it uses, `inputs` are its pictures.
+class Errand:
+    """What is on its way through the engine. It ends once: what comes later, as from a device call that a watchdog gave up on, is dropped."""
 
-    It ends once: what comes later, as from a device call that a watchdog gave up on, is dropped.
-    """
-
-    request: GenerationRequest
+    __slots__ = ()
     listener: Listener
-    member: object = None
-    inputs: InputPictures = NO_INPUTS
-    future: Future[GenerationResult] = field(default_factory=lambda: Future[GenerationResult]())
+    member: object
+    future: Future[Any]
 
     @property
     def over(self) -> bool:
         """Whether it has ended. Any thread."""
         return self.future.done()
 
-    def finish(self, result: GenerationResult) -> None:
-        """End with pictures. Any thread."""
+    def finish(self, result: Any) -> None:
+        """End with what it was for. Any thread."""
         try:
             self.future.set_result(result)
         except InvalidStateError:
-            log.info("the pictures of a request that had ended were dropped")
+            log.info("what came of a request that had ended was dropped")
 
     def fail(self, error: BaseException) -> None:
         """End with an EaselError; what is none is logged and becomes a GenerationError with a sentence. Any thread."""
@@ -89,11 +84,33 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Order(Errand):
+    """A request to be drawn; `member` is whose turn of the GPU it uses, `inputs` are its pictures."""
+
+    request: GenerationRequest
+    listener: Listener
+    member: object = None
+    inputs: InputPictures = NO_INPUTS
+    future: Future[GenerationResult] = field(default_factory=lambda: Future[GenerationResult]())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Question(Errand):
+    """A picture to be put into words by an annotator of the catalogue, named by its id; `member` is whose turn it uses."""
+
+    annotator: str
+    picture: RawPicture
+    listener: Listener
+    member: object = None
+    future: Future[str] = field(default_factory=lambda: Future[str]())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Work:
     """What a turn is busy with: its name, whose requests it is for, since when, and how long it may take, in seconds."""
 
     what: str
-    orders: tuple[Order, ...]
+    orders: tuple[Errand, ...]
     began: float
     limit_s: float
 
@@ -111,6 +128,10 @@ class Engine(Protocol):
         The order ends with ModelError, OutOfMemory, InvalidOutput, GenerationCancelled, RequestError or
         GenerationError, and takes no other with it.
         """
+        ...
+
+    def ask(self, question: Question) -> None:
+        """Take a question whose annotator is local; it takes turns with the orders, and ends as they do. Never raises."""
         ...
 
     @property
@@ -153,6 +174,10 @@ class DirectEngine(Protocol):
         """Draw a request whose model is local, from its pictures. Raises as an order of Engine ends."""
         ...
 
+    def describe(self, annotator: str, picture: RawPicture, listener: Listener) -> str:
+        """Put a picture into words by a local annotator. Raises as a question of Engine ends."""
+        ...
+
 
 class Weights(Protocol):
     """Finds and fetches the files of models. Any thread; no torch."""
@@ -166,20 +191,20 @@ class Weights(Protocol):
         ...
 
 
-def draw_to_the_end(
-    engine: Engine, request: GenerationRequest, listener: Listener, inputs: InputPictures = NO_INPUTS
-) -> GenerationResult:
-    """Draw one request on this thread, beside those that the engine has. Raises as an order ends."""
-    order = Order(request, listener, None, inputs)
+def carry_out(engine: Engine, errand: Order | Question) -> Any:
+    """Carry one errand out on this thread, beside those that the engine has; what it was for. Raises as it ends."""
     engine.start()
-    engine.admit(order)
+    if isinstance(errand, Order):
+        engine.admit(errand)
+    else:
+        engine.ask(errand)
     try:
-        while not order.over:
+        while not errand.over:
             engine.turn()
     finally:
-        if not order.over:  # Ctrl-C, or a device that is lost
-            order.fail(GenerationCancelled("Interrupted."))
-    return order.future.result()
+        if not errand.over:  # Ctrl-C, or a device that is lost
+            errand.fail(GenerationCancelled("Interrupted."))
+    return errand.future.result()
 
 
 def as_easel_error(error: BaseException, sentence: str) -> EaselError:

@@ -13,21 +13,16 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bot.addons import AddOn
-from bot.catalogue import DRAFT_SUFFIX, INPAINTING_SUFFIX, Catalogue, with_variants
-from bot.controls import kind_of
-from bot.engine.adapters import Weighted, load_adapter
-from bot.engine.addons import path_of
+from bot.catalogue import Catalogue, with_variants
 from bot.engine.annotators import Annotators
-from bot.engine.base import NO_INPUTS, EngineInfo, Listener, Order, Work, draw_to_the_end
-from bot.engine.controls import load_control
+from bot.engine.base import NO_INPUTS, EngineInfo, Listener, Order, Question, Work, carry_out
+from bot.engine.captions import CaptionRoom, CaptionRun
 from bot.engine.devices import Device, Pace, choose_device, keep_memory, memory_numbers, quiet_libraries, spin_briefly
-from bot.engine.drawings import Drawing, owners
-from bot.engine.embeddings import load_embedding
+from bot.engine.drawings import Drawing, drawing_of, owners
+from bot.engine.extras import lacking, loras_of, words_of
 from bot.engine.fitting import Fitting
 from bot.engine.general import GeneralRoom, GeneralRun
 from bot.engine.guard import LOAD_LIMIT_S, Guard, turn_limit_s
@@ -42,14 +37,13 @@ from bot.engine.timetables import NotLinear
 from bot.engine.turnstile import Turnstile
 from bot.engine.upscale_room import UpscaleRoom, UpscaleRun
 from bot.engine.weights import ModelFiles
-from bot.errors import EaselError, GenerationCancelled, InvalidOutput, ModelError, OutOfMemory, RequestError
-from bot.generation import DRAFT, FetchProgress, GenerationRequest, GenerationResult, InputPictures
-from bot.prompts.addons import named_in
+from bot.errors import EaselError, GenerationCancelled, InvalidOutput, OutOfMemory, RequestError
+from bot.generation import FetchProgress, GenerationRequest, GenerationResult, InputPictures, RawPicture
 from bot.prompts.upscaling import redraws
 
 log = logging.getLogger(__name__)
 
-_Rider = Lane | GeneralRun | UpscaleRun
+_Rider = Lane | GeneralRun | UpscaleRun | CaptionRun
 
 QUANTUM_S = 30.0
 PREVIEW_SHARE = 0.1
@@ -101,6 +95,7 @@ class DiffusersEngine:
         self._upscales = UpscaleRoom(self._catalogue)
         self._annotators = Annotators(self._files)
         self._maps = MapRoom(self._catalogue, self._annotators)
+        self._captions = CaptionRoom(self._catalogue, self._annotators)
         self._guard = Guard(self._meter, tick=tick, relieve=self._relieve)
         self._drawings: dict[Order, Drawing] = {}
         self._numbers = itertools.count()
@@ -128,8 +123,8 @@ class DiffusersEngine:
 
     @property
     def busy(self) -> bool:
-        """Whether an order is unfinished."""
-        return bool(self._drawings)
+        """Whether an order or a question is unfinished."""
+        return bool(self._drawings) or self._captions.busy
 
     @property
     def work(self) -> Work | None:
@@ -155,28 +150,18 @@ class DiffusersEngine:
 
     def admit(self, order: Order) -> None:
         """Take an order whose model is local. Never raises; the order's end says what went wrong."""
-        request = order.request.told
-        if request.upscale:
-            try:
-                self._drawings[order] = self._upscales.admit(order, next(self._numbers), self._tick())
-            except EaselError as error:
-                order.fail(error)
-            return
-        spec = self._catalogue.get(request.model)
-        if spec is None:
-            order.fail(ModelError(f"The model {request.model!r} is not in the catalogue any more; choose another one."))
-            return
-        if request.quality == DRAFT:
-            name, spec = spec.name, self._catalogue.get(request.model + DRAFT_SUFFIX)
-            if spec is None:
-                order.fail(RequestError(f"{name} draws no drafts here any more; leave the quality out."))
-                return
-        elif request.mask:
-            spec = self._catalogue.get(request.model + INPAINTING_SUFFIX) or spec
-        if not spec.negative_prompt:
-            request = replace(request, negative_prompt="")
-        pictures = list(range(request.count))
-        self._drawings[order] = Drawing(order, spec, request, next(self._numbers), self._tick(), pictures)
+        number, now = next(self._numbers), self._tick()
+        try:
+            if order.request.upscale:
+                self._drawings[order] = self._upscales.admit(order, number, now)
+            else:
+                self._drawings[order] = drawing_of(order, self._catalogue, number, now)
+        except EaselError as error:
+            order.fail(error)
+
+    def ask(self, question: Question) -> None:
+        """Take a question whose annotator is local. Never raises; the question's end says what went wrong."""
+        self._captions.admit(question, next(self._numbers))
 
     def turn(self) -> bool:
         """Do one unit of work. Returns `busy`. Raises DeviceLost."""
@@ -185,7 +170,8 @@ class DiffusersEngine:
                 order.fail(GenerationCancelled("Cancelled."))
             if order.over:  # cancelled now, or given up by a watchdog meanwhile
                 self._forget(drawing)
-        if self._drawings:
+        self._captions.sweep()
+        if self.busy:
             self._unit()
         return self.busy
 
@@ -197,14 +183,18 @@ class DiffusersEngine:
         `inputs` are its pictures. Picture n has seed `seed + n`; its noise is made on the processor, so that a seed means the same picture on
         every device. Raises ModelError, OutOfMemory, InvalidOutput, GenerationCancelled or RequestError.
         """
-        return draw_to_the_end(self, request, listener, inputs)
+        return carry_out(self, Order(request, listener, None, inputs))
+
+    def describe(self, annotator: str, picture: RawPicture, listener: Listener) -> str:
+        """Put a picture into words by a local annotator, on this thread, beside what was admitted. Raises as `generate`."""
+        return carry_out(self, Question(annotator, picture, listener))
 
     def close(self) -> None:
         """Forget the orders, which stay as they are, and free the device."""
         self._drawings.clear()
         self._general.clear()
         self._upscales.clear()
-        self._annotators.relieve()
+        self._captions.clear()
         self._lanes.clear()
         if self._residents is not None:
             self._residents.clear()
@@ -232,12 +222,19 @@ class DiffusersEngine:
             self._prepare(drawing)
             return
         self._encoded_last = False
-        riders: list[_Rider] = [*lanes, *self._general.riders(self.residents.find), *self._upscales.riders()]
+        riders: list[_Rider] = [
+            *lanes,
+            *self._general.riders(self.residents.find),
+            *self._upscales.riders(),
+            *self._captions.riders(),
+        ]
         picked = self._turnstile.pick(riders, self._fit_into_a_pass)
         if isinstance(picked[0], GeneralRun):
             self._advance(picked[0])
         elif isinstance(picked[0], UpscaleRun):
             self._enlarge(picked[0])
+        elif isinstance(picked[0], CaptionRun):
+            self._captions.advance(picked[0], self._device, self._guard, self._turnstile, self._idle_leave)
         else:
             self._step([lane for lane in picked if isinstance(lane, Lane)])
 
@@ -267,6 +264,7 @@ class DiffusersEngine:
         waiting = [drawing for drawing in self._drawings.values() if drawing.spec.id == model]
         before = self.residents.models
         self._lanes.dissolve()
+        self._annotators.relieve()  # a model is worth more of the memory, and is not asked again for want of it
         self._stepped_since_load = False
 
         def tell(done: int, total: int) -> None:
@@ -310,8 +308,8 @@ class DiffusersEngine:
                 self._leave_to_pipeline(drawing, numbers)
                 return
             try:
-                words = [loaded.embeddings[addon.path] for addon in self._embeddings(request)]
-                self._lanes.begin(drawing, loaded, numbers, self._loras(request, loaded), words)
+                words = [loaded.embeddings[addon.path] for addon in words_of(request, self._catalogue)]
+                self._lanes.begin(drawing, loaded, numbers, loras_of(request, loaded, self._catalogue), words)
             except NotLinear as error:
                 log.info("%s with %s is drawn by its pipeline: %s", drawing.spec.id, request.sampler, error)
                 self._leave_to_pipeline(drawing, numbers)
@@ -325,30 +323,11 @@ class DiffusersEngine:
             self._fail(drawing, drawing.no_room() if isinstance(trouble, OutOfMemory) else trouble)
 
     def _has_extras(self, drawing: Drawing, request: GenerationRequest, loaded: Loaded) -> bool:
-        """Load the control network, LoRAs and words that some pictures of a drawing ask for; False where that has failed, or is tried again."""
+        """Load what some pictures of a drawing ask for besides the model; False where that has failed, or is tried again."""
         assert self._device is not None
         device = self._device.suited_to(loaded.spec.family)
-        kind = kind_of(request.control_type) if request.control else ""
-        if kind and loaded.control(kind) is None:
-            load = functools.partial(load_control, loaded, kind, device, self._files)
-            if not self._has_loaded(drawing, loaded, "a control network", load):
-                return False
-        if loaded.family is None:
-            return True
-        for name, weight in request.loras:
-            path = path_of(self._catalogue, request.model, name)
-            if weight and path in loaded.adapters:
-                loaded.use_adapter(path)  # so that the next one to be loaded does not push it out
-            elif weight:
-                load = functools.partial(load_adapter, loaded, name, path)
-                if not self._has_loaded(drawing, loaded, "a LoRA", load):
-                    return False
-        for addon in self._embeddings(request):
-            if addon.path not in loaded.embeddings:
-                load = functools.partial(load_embedding, loaded, addon, Path(addon.path))
-                if not self._has_loaded(drawing, loaded, "an embedding", load):
-                    return False
-        return True
+        wanted = lacking(request, loaded, self._catalogue, device, self._files)
+        return all(self._has_loaded(drawing, loaded, what, load) for what, load in wanted)
 
     def _has_map(self, drawing: Drawing, loaded: Loaded) -> bool:
         """Take one step towards the map of a control picture; True where none is left."""
@@ -376,20 +355,10 @@ class DiffusersEngine:
             self._fail(drawing, drawing.no_room() if isinstance(trouble, OutOfMemory) else trouble)
         return False
 
-    def _loras(self, request: GenerationRequest, loaded: Loaded) -> Weighted:
-        """Give the LoRAs of a request, which are loaded, but for those of weight 0."""
-        paths = [(path_of(self._catalogue, request.model, name), weight) for name, weight in request.loras if weight]
-        return tuple((loaded.use_adapter(path), weight) for path, weight in paths if path is not None)
-
-    def _embeddings(self, request: GenerationRequest) -> list[AddOn]:
-        """Name the words in a request's prompts that its model is to be taught."""
-        spec = self._catalogue.get(request.model)
-        return [] if spec is None else named_in((request.prompt, request.negative_prompt), spec, self._catalogue)
-
     def _leave_to_pipeline(self, drawing: Drawing, numbers: Sequence[int]) -> None:
         """Let its pipeline draw pictures that lanes do not express. Raises RequestError where they are no plain ones."""
         request = drawing.request.alone(numbers[0])
-        taught = any(weight for _, weight in request.loras) or self._embeddings(request)
+        taught = any(weight for _, weight in request.loras) or words_of(request, self._catalogue)
         if request.inputs or request.base_seed is not None or request.tiling or taught:
             raise RequestError(
                 f"{drawing.spec.name} draws this from plain words alone, or with its own sampler and guidance; leave out pictures, "

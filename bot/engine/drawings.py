@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bot.catalogue import ModelSpec
+from bot.catalogue import DRAFT_SUFFIX, INPAINTING_SUFFIX, Catalogue, ModelSpec
 from bot.engine.base import Order
 from bot.engine.canvas import Canvas
+from bot.engine.image_prompts import ImagePrompt
 from bot.engine.lanes import Lane
 from bot.engine.mosaic import Tiles
-from bot.errors import InvalidOutput, OutOfMemory
-from bot.generation import GenerationRequest, GenerationResult, Progress, RawPicture
+from bot.errors import InvalidOutput, ModelError, OutOfMemory, RequestError
+from bot.generation import DRAFT, GenerationRequest, GenerationResult, Progress, RawPicture
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +27,8 @@ class Drawing:
 
     `request` is the order's with what its model does not take left out. `since`: since when it waits for its model, in the
     engine's monotonic seconds. `fresh`: pictures whose prompt is not encoded yet. `todo`: pictures that are left to the pipeline and that
-    no call of it has begun yet. `canvas`: the picture it begins from, encoded. `control_map`: the map that was made
-    of its control picture, where that took an annotator. `enlarging`: it is being enlarged and needs no model.
+    no call of it has begun yet. `canvas`: the picture it begins from, encoded; `image_prompt`: its reference picture; `control_map`: the map
+    that was made of its control picture, where that took an annotator. `enlarging`: it is being enlarged and needs no model.
     `tiles`: its pictures are the tiles of one, which are redrawn, each from its own part. `before` and `after` are steps that were taken
     before it, and will be after. Times are seconds of the GPU thread, a shared pass being split by rows.
     """
@@ -41,6 +42,7 @@ class Drawing:
     todo: list[int] = field(default_factory=list[int])
     canvas: Canvas | None = None
     control_map: RawPicture | None = None
+    image_prompt: ImagePrompt | None = None
     enlarging: bool = False
     tiles: Tiles | None = None
     before: int = 0
@@ -152,6 +154,26 @@ class Drawing:
     def no_room_for_model(self) -> OutOfMemory:
         """Say that its model does not fit into the memory."""
         return OutOfMemory(f"{self.spec.name} does not fit into this machine's memory; choose a smaller model.")
+
+
+def drawing_of(order: Order, catalogue: Catalogue, arrived: int, since: float) -> Drawing:
+    """Begin an order, with the variant of its model that draws it. Raises ModelError or RequestError where there is none.
+
+    `catalogue` has the variants, `arrived` grows with every order, `since` is now in the engine's monotonic seconds.
+    """
+    request = order.request.told
+    spec = catalogue.get(request.model)
+    if spec is None:
+        raise ModelError(f"The model {request.model!r} is not in the catalogue any more; choose another one.")
+    if request.quality == DRAFT:
+        name, spec = spec.name, catalogue.get(request.model + DRAFT_SUFFIX)
+        if spec is None:
+            raise RequestError(f"{name} draws no drafts here any more; leave the quality out.")
+    elif request.mask:
+        spec = catalogue.get(request.model + INPAINTING_SUFFIX) or spec
+    if not spec.negative_prompt:
+        request = replace(request, negative_prompt="")
+    return Drawing(order, spec, request, arrived, since, list(range(request.count)))
 
 
 def owners(lanes: Iterable[Lane]) -> list[Drawing]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from bot.engine.base import Work
+from bot.annotators import AnnotatorSpec
+from bot.catalogue import ModelSpec
+from bot.engine.base import Errand, Work
 from bot.engine.devices import Device, free_memory, is_device_lost, is_out_of_memory
-from bot.engine.drawings import Drawing
 from bot.engine.metrics import Meter
 from bot.engine.residents import Loaded
 from bot.errors import DeviceLost, OutOfMemory
@@ -27,6 +29,20 @@ def turn_limit_s(device: Device | None, loaded: Loaded) -> float:
     return TURN_LIMIT_S if quick else CPU_TURN_LIMIT_S
 
 
+class Client(Protocol):
+    """Who a unit of work is for: a request in the engine, and what it is done with."""
+
+    @property
+    def order(self) -> Errand:
+        """What ends where the work goes wrong."""
+        ...
+
+    @property
+    def spec(self) -> ModelSpec | AnnotatorSpec:
+        """The network at work."""
+        ...
+
+
 class Guard:
     """Does units of work; a fault in one of them is told, and leaves the thread and the memory fit for the next."""
 
@@ -40,7 +56,7 @@ class Guard:
     def attempt(
         self,
         what: str,
-        drawings: Sequence[Drawing],
+        drawings: Sequence[Client],
         unit: Callable[[], None],
         *,
         limit_s: float,

@@ -64,12 +64,16 @@ class LaneRoom:
             drawing.canvas = canvas
         control = drawing.control_map or inputs.control
         hint = None if control is None else hint_for(loaded, request, control)
+        if inputs.reference is not None and drawing.image_prompt is None:
+            loaded.make_way()
+            assert loaded.ip_adapter is not None
+            drawing.image_prompt = loaded.ip_adapter.read(inputs.reference, request.reference_scale)
         self.lanes += [
             new_lane(
                 loaded.family, table, conditioning, owner=drawing, member=drawing.member, n=n,
                 seed=drawing.request.alone(n).seed,
                 size=(request.width, request.height), model=loaded.spec.id, arrived=drawing.arrived,
-                guidance_until=request.guidance_end, canvas=canvas, hint=hint, base_seed=request.base_seed,
+                guidance_until=request.guidance_end, canvas=canvas, hint=hint, image_prompt=drawing.image_prompt, base_seed=request.base_seed,
                 variation=request.variation, tiling=request.tiling, loras=loras,
             )
             for n in numbers

@@ -8,13 +8,14 @@ leaves, and writes them back when it is dissolved. GPU thread.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bot.engine.adapters import Changes, Weighted
 from bot.engine.canvas import Canvas, Control, Hint, Keep, Kept, Variation, begin_from, begin_noise
 from bot.engine.families.base import CONTROL, INPAINTING, Conditioning, Family, draw_noise, random_walk
+from bot.engine.image_prompts import ImageAttention, ImagePrompt
 from bot.engine.timetables import Timetable, advance
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Lane:
     `state` (states, ...): the sample first, then what its sampler remembers, float32 on the device. `owner` is whatever the
     engine keeps of the request; `member` is whose turn it is; `guided_turns` is after how many turns guidance is dropped; `walk`
     gives the noise between two sigmas where that is no draw from the generator; `keep` is what it keeps to outside of a mask, `hint` the
-    control map it follows, `loras` what its rows are drawn with besides.
+    control map it follows, `image_prompt` its reference picture, `loras` what its rows are drawn with besides.
     """
 
     owner: Any
@@ -48,6 +49,7 @@ class Lane:
     walk: Callable[[float, float], torch.Tensor] | None = None
     keep: Keep | None = None
     hint: Hint | None = None
+    image_prompt: ImagePrompt | None = None
     tiling: bool = False
     loras: Weighted = ()
 
@@ -95,6 +97,7 @@ def new_lane(
     guidance_until: float = 1.0,
     canvas: Canvas | None = None,
     hint: Hint | None = None,
+    image_prompt: ImagePrompt | None = None,
     base_seed: int | None = None,
     variation: float = 0.0,
     tiling: bool = False,
@@ -102,8 +105,8 @@ def new_lane(
 ) -> Lane:
     """Begin a picture: `size` is (width, height) in pixels; from `guidance_until`, a share of its turns, guidance is dropped.
 
-    `canvas` is the picture it begins from, whose `table` then has an entry; `hint` the control map it follows; `loras` are those of the
-    denoiser. With a `base_seed` it begins with noise that is `variation` of the way from that seed's to its own, and goes on with that
+    `canvas` is the picture it begins from, whose `table` then has an entry; `hint` the control map it follows, `image_prompt` its reference picture; `loras`
+    are those of the denoiser. With a `base_seed` it begins with noise that is `variation` of the way from that seed's to its own, and goes on with that
     seed's. With `tiling` opposite edges fit together.
     """
     import torch
@@ -126,7 +129,7 @@ def new_lane(
     walk = None if table.walk is None else random_walk(table.walk, sample.shape, own)
     return Lane(
         owner, member, n, seed, key, table, conditioning, generator, state, guided_turns, arrived,
-        walk=walk, keep=start.keep, hint=hint, tiling=tiling, loras=loras,
+        walk=walk, keep=start.keep, hint=hint, image_prompt=image_prompt, tiling=tiling, loras=loras,
     )  # fmt: skip
 
 
@@ -150,11 +153,9 @@ class Formation:
         lane_of_row = [*range(len(lanes)), *guided]
         hints = [lanes[position].hint for position in lane_of_row]
         controlled = any(hint is not None for hint in hints)
-        loras = [lane.loras for lane in lanes]
-        loras += [loras[position] for position in guided]
-        self._changes = Changes(family.denoiser, family.denoiser_name, loras) if any(loras) else None
+        self._added = _added(family, lanes, guided)
         # What is compiled or captured takes tensors alone, no residuals, no layers that do more, and pads with zeros.
-        plain = network is None or controlled or lanes[0].tiling or self._changes is not None
+        plain = network is None or controlled or lanes[0].tiling or bool(self._added)
         self._forward = family.forward if network is None or plain else network
         self._padding = 0 if network is None or plain else network.rows(len(words)) - len(words)
         # Any row will do for padding, and one that is drawn is no stranger to the model than its neighbours.
@@ -202,8 +203,10 @@ class Formation:
         if self._padding:
             rows = torch.cat([rows, rows[:1].expand(self._padding, *rows.shape[1:])])
             told = torch.cat([told, told[:1].expand(self._padding)])
-        changed = nullcontext() if self._changes is None else self._changes.in_place()
-        with self.family.tiled(self.lanes[0].tiling), changed:
+        with ExitStack() as stack:
+            stack.enter_context(self.family.tiled(self.lanes[0].tiling))
+            for added in self._added:
+                stack.enter_context(added.in_place())
             output = self._forward(rows, told, self._words)[: self.rows].float()
         if len(self._guided):
             towards, away = output[:count], output[count:]
@@ -303,6 +306,21 @@ class _Tables:
         wide[:, :states, :states] = updates[:, :, :states]
         wide[:, :states, self.states :] = updates[:, :, states:]
         return wide
+
+
+def _added(family: Family, lanes: Sequence[Lane], guided: Sequence[int]) -> list[Changes | ImageAttention]:
+    """Gather what the denoiser's layers do besides for rows of a pass, in the order in which it is put in place."""
+    found: list[Changes | ImageAttention] = []
+    loras = [lane.loras for lane in lanes]
+    loras += [loras[position] for position in guided]
+    if any(loras):
+        found.append(Changes(family.denoiser, family.denoiser_name, loras))
+    told = [None if lane.image_prompt is None else lane.image_prompt.towards for lane in lanes]
+    prompts = [lanes[position].image_prompt for position in guided]
+    told += [None if prompt is None else prompt.away_from for prompt in prompts]
+    if any(seen is not None for seen in told):
+        found.append(ImageAttention(family.denoiser, told))
+    return found
 
 
 def without_waiting(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -99,8 +99,8 @@ def load_wildcards(data_dir: Path) -> Wildcards:
 def locate_parts(catalogue: Catalogue, root: Path) -> Catalogue:
     """Make the paths of what models have besides absolute, `root` being where relative ones count from.
 
-    Without its files a model has no drafts, no inpainting weights, no control network of that kind; what is on the Hub is fetched when
-    it is first asked for.
+    Without its files a model has no drafts, no inpainting weights, no control network of that kind, no IP-Adapter; what is on the Hub is
+    fetched when it is first asked for.
     """
     return replace(catalogue, models=tuple(_located(spec, root) for spec in catalogue.models))
 
@@ -125,12 +125,16 @@ def _located(spec: ModelSpec, root: Path) -> ModelSpec:
     inpainting = None if spec.inpainting is None else there_or_on_the_hub(spec.inpainting, "inpainting weights")
     controls = {kind: there_or_on_the_hub(source, f"{kind} control") for kind, source in spec.controls.items()}
     known = {kind: path for kind, path in controls.items() if path is not None}
+    adapter = spec.ip_adapter
+    if adapter is not None:
+        found = (there(adapter.weights, "IP-Adapter"), there(adapter.encoder, "image encoder"))
+        adapter = None if None in found else replace(adapter, weights=found[0], encoder=found[1])
     own = {
         what: {name: at for name, path in files.items() if (at := there(path, f"{name} ({what})")) is not None}
         for what, files in ((LORAS, spec.loras), (EMBEDDINGS, spec.embeddings))
     }
     return replace(
-        spec, draft=draft, inpainting=inpainting, controls=known, loras=own[LORAS], embeddings=own[EMBEDDINGS],
+        spec, draft=draft, inpainting=inpainting, controls=known, ip_adapter=adapter, loras=own[LORAS], embeddings=own[EMBEDDINGS],
         words_width=spec.words_width or _words_width(root / Path(spec.source).expanduser()),
     )  # fmt: skip
 

@@ -28,7 +28,7 @@ class Loaded:
 
     `plan`: what of it is on the device at a time. `size_bytes` is what it takes of the device's budget, `weights_bytes` what its
     weights take wherever they are. `host`: its copy in main memory while it is on the device whole. `controls`: the control networks that were asked
-    for, by source. `adapters`: the LoRAs that were asked for, by file, the one that was used longest ago first; `embeddings`: the words it was
+    for, by source; `ip_adapter`: what reads reference pictures, once that was asked for. `adapters`: the LoRAs that were asked for, by file, the one that was used longest ago first; `embeddings`: the words it was
     taught, by file.
     """
 
@@ -46,6 +46,7 @@ class Loaded:
     used: int = 0
     network: Network | None = None
     controls: dict[str, Any] = field(default_factory=dict[str, Any])
+    ip_adapter: Any | None = None
     adapters: dict[str, Any] = field(default_factory=dict[str, Any])
     embeddings: dict[str, Any] = field(default_factory=dict[str, Any])
 
@@ -66,10 +67,13 @@ class Loaded:
         return self.controls.get(self.spec.controls.get(kind, ""))
 
     def drop_controls(self) -> None:
-        """Let the control networks go; they are read again when somebody asks for one."""
+        """Let the control networks and the IP-Adapter go; they are read again when somebody asks for one."""
         for network in self.controls.values():
             self.size_bytes -= sum(weight.numel() * weight.element_size() for weight in network.parameters())
         self.controls.clear()
+        if self.ip_adapter is not None:
+            self.size_bytes -= self.ip_adapter.size_bytes
+            self.ip_adapter = None
 
     def use_adapter(self, path: str) -> Any:
         """Give a LoRA that is beside it, and note that it is wanted. Raises KeyError."""

@@ -23,13 +23,15 @@ from bot import provenance
 from bot.errors import DiskFull, EaselError, JobNotFound, ModerationRefused, StorageError
 from bot.files.bundle import bundle
 from bot.files.contact import SHEET_PX, contact_sheet, thumbnail
-from bot.files.decode import decode, read_picture_info
+from bot.files.decode import Decoded, decode, read_picture_info
 from bot.files.inputs import InputShelf
 from bot.files.marker import Marker, write_atomically
+from bot.files.regions import SHOWN_PX, mask_of, under_grid
 from bot.files.sheet import draw_sheet
 from bot.generation import GenerationRequest, GenerationResult, InputPictures, InputRef, PictureFile, RawPicture
+from bot.prompts.regions import Grid, Squares
 from bot.prompts.upscaling import check_upscale
-from bot.provenance import PictureInfo
+from bot.provenance import PictureInfo, read_info
 from bot.safety.classifier import Classifier
 from bot.safety.judge import Judge, Verdict
 
@@ -194,7 +196,26 @@ class Archive:
         sound picture, RequestError for one too large, ModerationRefused for what counts as adult where it may not be used; a classifier that fails counts
         as one that says so. DiskFull, StorageError.
         """
-        read = functools.partial(decode, data, INPUT_SIDE_PX, mask=mask)
+        opened, verdict = await self._open(data, INPUT_SIDE_PX, adult_allowed=adult_allowed, mask=mask, whole=whole)
+        assert opened.picture is not None
+        try:
+            digest = await self._run(self._inputs.put, opened.picture)
+        except OSError as error:
+            raise _as_storage_error(error) from error
+        return InputPicture(opened.picture, verdict, InputRef(digest, opened.picture.width, opened.picture.height))
+
+    async def open_apart(
+        self, data: bytes, *, adult_allowed: bool, side_px: int
+    ) -> tuple[RawPicture, PictureInfo | None]:
+        """Open and judge a picture as `take_input` does and keep nothing: it, at most `side_px` a side, and what its file says of its making."""
+        opened, _ = await self._open(data, side_px, adult_allowed=adult_allowed)
+        assert opened.picture is not None
+        return opened.picture, read_info(opened.texts, (opened.width, opened.height))
+
+    async def _open(
+        self, data: bytes, side_px: int, *, adult_allowed: bool, mask: bool = False, whole: bool = False
+    ) -> tuple[Decoded, Verdict]:
+        read = functools.partial(decode, data, side_px, mask=mask)
         opened = await asyncio.get_running_loop().run_in_executor(self._readers, read)
         assert opened.picture is not None
         if whole:
@@ -202,14 +223,10 @@ class Archive:
         verdict = await self._run(self._judge.judge, opened.picture)
         if verdict.adult and not adult_allowed:
             raise ModerationRefused(
-                "The bot cannot tell that this picture is fit for this channel, so nothing is drawn from it here. "
+                "The bot cannot tell that this picture is fit for this channel, so nothing is made of it here. "
                 "Send another one, or use it in an age-restricted channel where the bot allows that."
             )
-        try:
-            digest = await self._run(self._inputs.put, opened.picture)
-        except OSError as error:
-            raise _as_storage_error(error) from error
-        return InputPicture(opened.picture, verdict, InputRef(digest, opened.picture.width, opened.picture.height))
+        return opened, verdict
 
     async def widen(self, ref: InputRef, side: str, amount: int) -> tuple[InputRef, InputRef]:
         """Keep an input picture with room around it, and the mask of that room. Raises RequestError, StorageError."""
@@ -226,6 +243,24 @@ class Archive:
             raise JobNotFound(GONE) from None
         except OSError as error:
             raise _as_storage_error(error) from error
+
+    async def under_grid(self, file: PictureFile, grid: Grid, squares: Squares) -> bytes:
+        """Show a finished picture under a grid as a marked JPEG. Raises JobNotFound where it is gone, StorageError."""
+        try:
+            picture = await self._run(under_grid, Path(file.path), grid, squares)
+        except FileNotFoundError:
+            raise JobNotFound(GONE) from None
+        except OSError as error:
+            raise StorageError(f"{file.file_name} cannot be read: {error.strerror or error}.") from error
+        return await self._run(self._marker.preview, picture, SHOWN_PX)
+
+    async def take_mask(self, grid: Grid, squares: Squares) -> InputRef:
+        """Keep the mask of some squares as an input picture. Raises DiskFull, StorageError."""
+        try:
+            digest = await self._run(lambda: self._inputs.put(mask_of(grid, squares)))
+        except OSError as error:
+            raise _as_storage_error(error) from error
+        return InputRef(digest, grid.width, grid.height)
 
     async def input_pictures(self, request: GenerationRequest) -> InputPictures:
         """Give the pictures a request is drawn from, in its size. Raises RequestError where one is gone, StorageError."""

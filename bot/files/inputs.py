@@ -21,6 +21,7 @@ from bot.files.control_maps import control_map
 from bot.files.marker import write_atomically
 from bot.generation import GenerationRequest, InputPictures, InputRef, RawPicture
 from bot.prompts.pictures import expanded_size, expansion
+from bot.references import REFERENCE_PX
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ class InputShelf:
             raise StorageError(f"An input picture cannot be read: {error}.") from error
 
     def for_request(self, request: GenerationRequest) -> InputPictures:
-        """Give a request's pictures in its own size, cut where their shape differs; a control map made of its picture.
+        """Give a request's pictures in its own size, cut where their shape differs; a control map made of its picture; a reference square.
 
         What is to be enlarged comes whole, as it is.
 
@@ -114,7 +115,18 @@ class InputShelf:
         control = fitted(request.control)
         if control is not None:
             control = control_map(control, request.control_type)
-        return InputPictures(_raw(fitted(request.image)), _raw(fitted(request.mask, soft=False)), _raw(control))
+        return InputPictures(
+            _raw(fitted(request.image)), _raw(fitted(request.mask, soft=False)), _raw(control),
+            _raw(self._square(request.reference)),
+        )  # fmt: skip
+
+    def _square(self, digest: str) -> Image.Image | None:
+        """Cut a picture's middle out, at most REFERENCE_PX a side, as image encoders look at pictures."""
+        if not digest:
+            return None
+        picture = self.read(digest)
+        side_px = min(*picture.size, REFERENCE_PX)
+        return ImageOps.fit(picture, (side_px, side_px), Image.Resampling.LANCZOS)
 
     def remove(self, digests: Iterable[str]) -> None:
         """Remove pictures; nothing where they are gone. Raises OSError."""

@@ -71,7 +71,7 @@ def draw_sheet(request: GenerationRequest, pictures: Sequence[RawPicture]) -> Ra
 
     def write(label: str, middle: tuple[float, float]) -> None:
         lines = "\n".join(_wrapped(label, width, layout.text_px))
-        draw.multiline_text(middle, lines, fill=INK, font=_font(layout.text_px), anchor="mm", align="center")
+        draw.multiline_text(middle, lines, fill=INK, font=font(layout.text_px), anchor="mm", align="center")
 
     for column, label in enumerate(layout.columns):
         write(label, (layout.place(column)[0] + width / 2, layout.top / 2))
@@ -89,16 +89,16 @@ def _fits(columns: Sequence[str], rows: Sequence[str], request: GenerationReques
 def _size(label: str, width: int, text_px: int) -> tuple[int, int]:
     """How large a label is, wrapped to a cell's width."""
     draw = ImageDraw.Draw(Image.new("L", (1, 1)))
-    box = draw.multiline_textbbox((0, 0), "\n".join(_wrapped(label, width, text_px)), font=_font(text_px))
+    box = draw.multiline_textbbox((0, 0), "\n".join(_wrapped(label, width, text_px)), font=font(text_px))
     return round(box[2] - box[0] + 0.5), round(box[3] - box[1] + 0.5)
 
 
 def _wrapped(label: str, width: int, text_px: int) -> list[str]:
-    font = _font(text_px)
+    letters = font(text_px)
     lines: list[str] = []
     for word in label.split():
         longer = f"{lines[-1]} {word}" if lines else word
-        if lines and font.getlength(longer) <= width:
+        if lines and letters.getlength(longer) <= width:
             lines[-1] = longer
         else:
             lines.append(word)
@@ -106,7 +106,8 @@ def _wrapped(label: str, width: int, text_px: int) -> list[str]:
 
 
 @functools.lru_cache(maxsize=16)
-def _font(text_px: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(text_px)
-    assert isinstance(font, ImageFont.FreeTypeFont)  # Pillow's wheels have FreeType
-    return font
+def font(text_px: int) -> ImageFont.FreeTypeFont:
+    """Give Pillow's own letters in a size, in pixels."""
+    letters = ImageFont.load_default(text_px)
+    assert isinstance(letters, ImageFont.FreeTypeFont)  # Pillow's wheels have FreeType
+    return letters

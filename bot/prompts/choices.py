@@ -279,6 +279,11 @@ def read(text: str, wildcards: Wildcards) -> Scanned:
     return scan(text, longest_of)
 
 
+def literal(text: str) -> str:
+    """Write a text so that it is read as it is, without choices."""
+    return text.replace("{", "\\{").replace("}", "\\}")
+
+
 def expand(scanned: Scanned, wildcards: Wildcards, seed: int) -> str:
     """Choose among the alternatives; the same seed chooses the same. Any thread."""
     if scanned.plain:

@@ -11,6 +11,7 @@ from bot.catalogue import TILED, VARIED, ModelSpec
 from bot.controls import CONTROL_TYPES, READY_MADE, kind_of
 from bot.errors import RequestError
 from bot.generation import DRAFT, GenerationOptions, InputRef
+from bot.references import IpAdapterSpec
 
 STRENGTH = 0.6
 MASKED_STRENGTH = 1.0
@@ -38,6 +39,8 @@ class FromPictures:
     control: str = ""
     control_type: str = ""
     control_scale: float = 1.0
+    reference: str = ""
+    reference_scale: float = 1.0
     base_seed: int | None = None
     variation: float = 0.0
     tiling: bool = False
@@ -49,6 +52,7 @@ def resolve_pictures(
     """Check what a request says of its pictures, and fill in the rest; `annotators` make maps of them. Raises RequestError."""
     if quality == DRAFT and (options.mask or options.control):
         raise RequestError("Drafts take no mask and no control map; leave the quality out.")
+    adapter = _ip_adapter(options, spec)
     return FromPictures(
         image=_image(options, spec),
         strength=_strength(options, spec, steps),
@@ -56,6 +60,8 @@ def resolve_pictures(
         control="" if options.control is None else options.control.digest,
         control_type=_control_type(options, spec, annotators),
         control_scale=_control_scale(options),
+        reference="" if adapter is None or options.reference is None else options.reference.digest,
+        reference_scale=1.0 if adapter is None else adapter.scale,
         base_seed=options.base_seed,
         variation=_variation(options, spec),
         tiling=_tiling(options, spec),
@@ -182,6 +188,17 @@ def _control_scale(options: GenerationOptions) -> float:
     if not 0 <= number <= MAX_CONTROL_SCALE:
         raise RequestError(f"The control scale goes from 0 to {MAX_CONTROL_SCALE:g}; {number:g} does not fit.")
     return number
+
+
+def _ip_adapter(options: GenerationOptions, spec: ModelSpec) -> IpAdapterSpec | None:
+    """Give what reads the reference picture; None where there is no such picture. Raises RequestError."""
+    if options.reference is None:
+        return None
+    if spec.ip_adapter is None:
+        raise RequestError(
+            f"{spec.name} has no IP-Adapter, which reads reference pictures; leave the reference out, or choose another model."
+        )
+    return spec.ip_adapter
 
 
 def _variation(options: GenerationOptions, spec: ModelSpec) -> float:

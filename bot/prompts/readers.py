@@ -11,7 +11,7 @@ import math
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 MAX_TEXT_CHARS = 1_000_000
@@ -37,7 +37,6 @@ class PictureInfo:
     height: int | None = None
     model: str | None = None
     extra: tuple[tuple[str, str], ...] = ()
-    raw: str = field(default="", repr=False)
 
 
 def whole(value: object) -> int | None:
@@ -110,7 +109,7 @@ def read_parameters(text: str) -> PictureInfo | None:
             negative.append(line)
     if not settings and negative is None:
         return None
-    return _from_settings(settings, "\n".join(prompt), "\n".join(negative or []), text)
+    return _from_settings(settings, "\n".join(prompt), "\n".join(negative or []))
 
 
 def _settings_at(lines: list[str]) -> int | None:
@@ -135,7 +134,7 @@ def _pairs(line: str) -> dict[str, str]:
     return pairs
 
 
-def _from_settings(settings: Mapping[str, str], prompt: str, negative: str, raw: str) -> PictureInfo:
+def _from_settings(settings: Mapping[str, str], prompt: str, negative: str) -> PictureInfo:
     named = {key.lower(): (key, value) for key, value in settings.items()}
 
     def take(*keys: str) -> str | None:
@@ -153,7 +152,7 @@ def _from_settings(settings: Mapping[str, str], prompt: str, negative: str, raw:
     return PictureInfo(
         source="parameters", prompt=text_of(prompt), negative_prompt=text_of(negative), steps=steps,
         sampler=text_of(sampler, 100) or None, guidance=guidance if distilled is None else distilled, seed=seed,
-        width=width, height=height, model=text_of(model, 200) or None, extra=tuple(extra), raw=raw[:KEPT_CHARS],
+        width=width, height=height, model=text_of(model, 200) or None, extra=tuple(extra),
     )  # fmt: skip
 
 
@@ -179,7 +178,7 @@ def read_invokeai(text: str) -> PictureInfo | None:
         negative_prompt=text_of(data.get("negative_prompt")), steps=whole(data.get("steps")),
         sampler=text_of(data.get("scheduler"), 100) or None, guidance=real(data.get("cfg_scale")),
         seed=whole(data.get("seed")), width=whole(data.get("width")), height=whole(data.get("height")),
-        model=text_of(model, 200) or None, raw=text[:KEPT_CHARS],
+        model=text_of(model, 200) or None,
     )  # fmt: skip
 
 
@@ -193,7 +192,6 @@ def read_novelai(description: str, comment: str) -> PictureInfo | None:
         negative_prompt=text_of(data.get("uc")), steps=whole(data.get("steps")),
         sampler=text_of(data.get("sampler"), 100) or None, guidance=real(data.get("scale")),
         seed=whole(data.get("seed")), width=whole(data.get("width")), height=whole(data.get("height")),
-        raw=comment[:KEPT_CHARS],
     )  # fmt: skip
 
 
@@ -217,7 +215,6 @@ def read_json_parameters(text: str) -> PictureInfo | None:
         steps=whole(data.get("steps")), sampler=text_of(data.get("sampler"), 100) or None,
         guidance=real(data.get("cfgscale", data.get("guidance_scale"))), seed=whole(data.get("seed")),
         width=width, height=height, model=text_of(data.get("model", data.get("base_model")), 200) or None,
-        raw=text[:KEPT_CHARS],
     )  # fmt: skip
 
 
@@ -275,7 +272,7 @@ def read_comfyui(text: str) -> PictureInfo | None:
         return None
     samplers = [inputs for kind, inputs in graph.nodes.values() if "sampler" in kind.lower() and _draws(inputs)]
     if not samplers:
-        return PictureInfo(source="comfyui", raw=text[:KEPT_CHARS])
+        return PictureInfo(source="comfyui")
     at = samplers[0]
     guider = at.get("guider")
     positive = at.get("positive", guider)
@@ -304,7 +301,6 @@ def read_comfyui(text: str) -> PictureInfo | None:
         width=whole(graph.first(latent, "width")) if latent is not None else None,
         height=whole(graph.first(latent, "height")) if latent is not None else None,
         model=text_of(graph.first(at.get("model", guider), *_MODEL_KEYS), 200) or None,
-        raw=text[:KEPT_CHARS],
     )
 
 

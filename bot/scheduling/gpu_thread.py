@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from bot.engine.base import NO_INPUTS, UNEXPECTED, Engine, EngineInfo, Listener, Order, Work, as_easel_error
+from bot.engine.base import NO_INPUTS, UNEXPECTED, Engine, EngineInfo, Listener, Order, Question, Work, as_easel_error
 from bot.engine.metrics import Metrics
 from bot.errors import DeviceLost, GenerationError
 from bot.generation import GenerationRequest, GenerationResult, InputPictures
@@ -36,8 +36,8 @@ class GpuThread:
         """`tick` gives monotonic seconds, on any thread; it is the engine's, too."""
         self._engine = engine
         self._tick = tick
-        self._orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
-        self._open: set[Order] = set()
+        self._orders: queue.SimpleQueue[Order | Question | None] = queue.SimpleQueue()
+        self._open: set[Order | Question] = set()
         self._lock = threading.Lock()
         self._stopping = False
         self._ended = threading.Event()
@@ -71,12 +71,13 @@ class GpuThread:
         The listener is called on the GPU thread. `member` is whose turns of the GPU it uses; `inputs` are the request's pictures.
         """
         order = Order(request, listener, member, inputs)
-        with self._lock:
-            if self._stopping:
-                order.fail(DeviceLost(LOST) if self.lost.done() else GenerationError(STOPPING))
-            else:
-                self._orders.put(order)
+        self._put(order)
         return order.future
+
+    def ask(self, question: Question) -> Future[str]:
+        """Put a picture into words beside what is drawn; any thread. The future's error is an EaselError."""
+        self._put(question)
+        return question.future
 
     def stop(self, timeout_s: float) -> bool:
         """Take no more and let what is drawn end; whether the thread ended in time. Blocks; any other thread.
@@ -134,6 +135,13 @@ class GpuThread:
         except Exception:
             log.exception("the engine did not close cleanly")
 
+    def _put(self, order: Order | Question) -> None:
+        with self._lock:
+            if self._stopping:
+                order.fail(DeviceLost(LOST) if self.lost.done() else GenerationError(STOPPING))
+            else:
+                self._orders.put(order)
+
     def _take(self) -> bool:
         """Hand new orders to the engine, waiting for one only where there is nothing to draw; False at the end."""
         wait = not self._engine.busy
@@ -147,7 +155,10 @@ class GpuThread:
             if order.future.set_running_or_notify_cancel():
                 self._open.add(order)
                 order.future.add_done_callback(lambda _, order=order: self._open.discard(order))
-                self._engine.admit(order)
+                if isinstance(order, Order):
+                    self._engine.admit(order)
+                else:
+                    self._engine.ask(order)
                 wait = False
         return False
 

@@ -19,7 +19,6 @@ from bot.errors import (
     DatabaseDamaged,
     EaselError,
     JobNotFound,
-    ModerationRefused,
     NotPermitted,
     RequestError,
     StorageError,
@@ -46,6 +45,7 @@ from bot.prompts.upscaling import resolve_upscale
 from bot.provenance import PictureInfo
 from bot.scheduling.announcer import Announcer
 from bot.scheduling.board import BATCHES_ADMITTED, Board, QueueOverview, Run
+from bot.scheduling.describing import Describer
 from bot.scheduling.dispatcher import Dispatcher, WhyNot, never
 from bot.scheduling.estimates import StepTimes
 from bot.scheduling.events import Cancelled, Failed, JobEvent, Queued, QueueMoved, Rendered
@@ -55,6 +55,7 @@ from bot.scheduling.intake import Intake
 from bot.scheduling.outbox import Outbox
 from bot.scheduling.patience import Patience
 from bot.scheduling.privacy import Erased, Holdings, Privacy, forget_inputs
+from bot.scheduling.regions import Regions
 from bot.scheduling.tidying import Tidying
 from bot.store.jobs import JobStore
 
@@ -120,6 +121,8 @@ class GenerationService:
         self._wildcards = wildcards
         self.outbox = Outbox(store)
         """The records of results that take more than one message."""
+        self.regions = Regions(archive, adult)
+        """Finished pictures whose parts are chosen."""
         self._board = Board(room, functools.partial(needs, catalogue))
         self._announcer = Announcer(patience)
         self._dispatcher = Dispatcher(
@@ -135,6 +138,10 @@ class GenerationService:
             store=store, archive=archive, board=self._board, announcer=self._announcer, clock=clock,
             budgeted=budget is not None,
         )  # fmt: skip
+        self.describer = Describer(
+            archive=archive, gpu=gpu, weights=weights, catalogue=catalogue, moderator=moderator, patience=patience, adult=adult
+        )  # fmt: skip
+        """What puts pictures into words."""
         self._tidying = Tidying(store, archive, patience, clock=clock, tick=tick, keep_days=keep_days)
         self._intake = Intake(
             board=self._board, store=store, archive=archive, gpu=gpu, clock=clock, new_id=new_id, budget=budget
@@ -370,12 +377,7 @@ class GenerationService:
 
         Raises JobNotFound where there is none, ModerationRefused where it may not be shown either, StorageError.
         """
-        file = next((file for file in job.files if file.n == n), None)
-        if file is None:
-            raise JobNotFound("There is no such picture any more.")
-        if file.flagged and not self._adult.allows(age_restricted=age_restricted):
-            raise ModerationRefused("That picture was withheld here, so nothing is made of it here.")
-        return await self._archive.adopt(file)
+        return await self._archive.adopt(self.regions.usable(job, n, age_restricted=age_restricted))
 
     async def read_info(self, data: bytes) -> PictureInfo | None:
         """Read how any picture was made; None where it does not say. Raises AttachmentRefused."""

@@ -19,7 +19,7 @@ from bot.store.schema import files, jobs
 
 UNFINISHED = tuple(status.value for status in JobStatus if not status.final)
 TOLD_AGAIN_S = 900.0
-_INPUTS = ("image", "mask", "control")
+_INPUTS = ("image", "mask", "control", "reference")
 
 
 @dataclass(frozen=True, slots=True)

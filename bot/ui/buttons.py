@@ -19,10 +19,10 @@ from discord import ui
 
 from bot.errors import JobNotFound, NotPermitted, RequestError, StorageError
 from bot.generation import Actor, GenerationOptions, GenerationRequest, InputRef, Job
-from bot.prompts.addons import spelled as spelled_loras
+from bot.prompts.again import options_of
 from bot.prompts.upscaling import options_of_upscale
 from bot.ui.answers import guarded, whisper
-from bot.ui.forms import REF, edit_form, editable, input_form, list_lines, picture_options, ref_of, spelled
+from bot.ui.forms import REF, edit_form, editable, input_form, ref_of, spelled
 from bot.ui.house import House, actor_of, house_of, may_draw, origin_of
 from bot.ui.info import job_info
 
@@ -258,30 +258,6 @@ async def drawable_job(interaction: discord.Interaction[Any], house: House, job_
     return await visible_job(interaction, house, job_id)
 
 
-def options_of(request: GenerationRequest) -> GenerationOptions:
-    """Turn a complete request back into options, all filled in."""
-    return GenerationOptions(
-        prompt=request.prompt,
-        lines=list_lines(request) if request.listed else (),
-        axes=request.axes,
-        negative_prompt=request.negative_prompt or None,
-        model=request.model,
-        width=request.width,
-        height=request.height,
-        count=None if request.variants else request.count,
-        steps=request.num_inference_steps,
-        guidance=request.guidance_scale,
-        seed=request.seed,
-        sampler=request.sampler,
-        quality=request.quality,
-        style=request.style or None,
-        lora=spelled_loras(request.loras) or None,
-        private=request.private,
-        spoiler=request.spoiler,
-        **picture_options(request),
-    )
-
-
 async def prepared(house: House, options: GenerationOptions) -> GenerationRequest:
     """Check and complete what was asked for; a list, which may take a while to read, beside the loop. Raises as `prepare`."""
     if not options.lines:
@@ -309,4 +285,4 @@ async def draw(
         raise
 
 
-__all__ = ["BUTTONS", "JobButton", "draw", "options_of", "visible_job", "whisper"]
+__all__ = ["BUTTONS", "JobButton", "draw", "visible_job", "whisper"]

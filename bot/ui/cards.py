@@ -20,8 +20,10 @@ from bot.scheduling.events import Drawing
 from bot.ui import words
 from bot.ui.buttons import AgainButton, CancelButton, DeleteButton, DescribeButton, EditButton, InfoButton
 from bot.ui.forms import editable
-from bot.ui.upscaling import UpscaleSelect, upscale_items
-from bot.ui.variations import VaryButton, VaryStrongButton, is_variation
+from bot.ui.regions import RegionButton
+from bot.ui.selects import PictureSelect
+from bot.ui.upscaling import upscale_items
+from bot.ui.variations import stronger_items, vary_items
 from bot.ui.view import sealed
 
 GREY = 0x80848E
@@ -45,6 +47,23 @@ def _row(*buttons: ui.Item[Any]) -> ui.ActionRow[Any]:
     for button in buttons:
         row.add_item(button)
     return row
+
+
+def _rows(*groups: Sequence[ui.Item[Any]]) -> list[ui.ActionRow[Any]]:
+    """Lay out groups in as few rows as keep each together; a select takes a row for itself."""
+    rows: list[list[ui.Item[Any]]] = []
+    room = 0
+    for group in filter(None, groups):
+        if isinstance(group[0], PictureSelect):
+            rows += [[select] for select in group]
+            room = 0
+        elif len(group) <= room:
+            rows[-1] += group
+            room -= len(group)
+        else:
+            rows.append([*group])
+            room = BUTTONS_A_ROW - len(group)
+    return [_row(*items) for items in rows]
 
 
 def _card(colour: int, *items: ui.Item[Any]) -> ui.LayoutView:
@@ -111,11 +130,11 @@ def _filling(job: Job, state: Drawing, *, preview: bool) -> ui.LayoutView:
 
 def result(
     job: Job, model_name: str, shown: Sequence[PictureFile], *, notes: Sequence[str] = (), hidden: int | None = None,
-    archive: str | None = None,
+    archive: str | None = None, redrawn: bool = False,
 ) -> ui.LayoutView:  # fmt: skip
     """Show the pictures (attached under their file names), the facts, `notes` and what can be done with them.
 
-    `archive` is the name of the file that holds all of them, where one is attached.
+    `archive` is the name of the file that holds all of them, where one is attached; `redrawn`: a part of them can be.
     """
     gallery = ui.MediaGallery(*(gallery_item(job, file) for file in shown))
     facts = [f"for <@{job.origin.user_id}>", *words.request_facts(job.request, model_name)]
@@ -137,12 +156,8 @@ def result(
         items.append(ui.File(f"attachment://{archive}", spoiler=job.request.spoiler))
     # Those of further messages, too, whose buttons are here.
     visible = [file for file in job.files if not (hidden and file.flagged)]
-    enlarge, vary = upscale_items(job, visible), vary_items(job, visible)
-    # A select takes a row for itself.
-    together = len(enlarge) + len(vary) <= BUTTONS_A_ROW and not any(
-        isinstance(item, UpscaleSelect) for item in enlarge
-    )
-    rows = [_row(*items) for items in ([[*enlarge, *vary]] if together else [enlarge, vary]) if items]
+    further = [*stronger_items(job), *([RegionButton(job.id)] if redrawn and visible else [])]
+    rows = _rows(upscale_items(job, visible), vary_items(job, visible), further)
     rows.append(result_row(job))
     return _card(GREEN, *items, ui.TextDisplay("\n".join(lines)), *rows)
 
@@ -163,17 +178,6 @@ def gallery_item(job: Job, file: PictureFile) -> discord.MediaGalleryItem:
     elif job.request.count > 1:
         alt = f"{alt} (picture {file.n + 1} of {job.request.count})"
     return discord.MediaGalleryItem(f"attachment://{file.file_name}", description=alt, spoiler=job.request.spoiler)
-
-
-def vary_items(job: Job, visible: Sequence[PictureFile]) -> list[ui.Item[Any]]:
-    """Give *Vary* for each of the pictures, of many the first ones, and of a variation the stronger one."""
-    if job.request.axes or job.request.upscale:  # a sheet's pictures are no files of their own
-        return []
-    alone = job.request.count == 1
-    vary: list[ui.Item[Any]] = [VaryButton(job.id, file.n, alone=alone) for file in visible[:BUTTONS_A_ROW]]
-    if is_variation(job) and len(vary) < BUTTONS_A_ROW:
-        vary.append(VaryStrongButton(job.id))
-    return vary
 
 
 def result_row(job: Job) -> ui.ActionRow[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, cast
 
 import discord
@@ -16,9 +16,9 @@ from bot.errors import RequestError
 from bot.generation import STANDARD, GenerationOptions, GenerationRequest, InputRef, Job
 from bot.limits import MAX_NEGATIVE_CHARS, MAX_PROMPT_CHARS
 from bot.prompts.addons import spelled as spelled_loras
-from bot.prompts.addons import tags
+from bot.prompts.again import list_lines, picture_options
 from bot.prompts.lists import split_lines
-from bot.prompts.pictures import STRENGTH
+from bot.prompts.pictures import MASKED_STRENGTH, STRENGTH
 from bot.prompts.text import quoted
 from bot.ui.words import number
 
@@ -27,6 +27,7 @@ FORM_ID = re.compile(r"easel:v1:form:(?P<job>[0-9a-z]{4,32})")
 REF = r"(?P<digest>[0-9a-f]{64}):(?P<width>[1-9]\d{0,4})x(?P<height>[1-9]\d{0,4})"
 INPUT_FORM_ID = re.compile(rf"easel:v1:inputform:{REF}")
 
+DRAW_FORM_ID = "easel:v1:drawform"
 LIST_FORM_ID = "easel:v1:listform"
 LIST_CHARS = 4000
 """What a form's box holds, by Discord's rules; longer lists come as a file."""
@@ -82,10 +83,52 @@ def read_input_form(data: Mapping[str, Any], ref: InputRef) -> GenerationOptions
     return GenerationOptions(**{**values, **read_more(answers.get("more", ""))})
 
 
+def draw_form(prompt: str, negative_prompt: str, catalogue: Catalogue) -> ui.Modal:
+    """Build the form of a plain request, filled with words."""
+    form = ui.Modal(title="Draw this", custom_id=DRAW_FORM_ID, timeout=None)
+    form.add_item(_box("Prompt", "prompt", prompt, MAX_PROMPT_CHARS, required=True))
+    _add_choices(form, GenerationOptions(prompt, negative_prompt), catalogue)
+    form.add_item(_box("More, one “key: value” a line", "more", "", MORE_CHARS))
+    form.stop()
+    return form
+
+
+def part_form(custom_id: str, request: GenerationRequest) -> ui.Modal:
+    """Build the form for a part of a picture that `request` drew, filled with its words."""
+    form = ui.Modal(title="Redraw a part", custom_id=custom_id, timeout=None)
+    form.add_item(_box("Prompt", "prompt", request.prompt, MAX_PROMPT_CHARS, required=True))
+    form.add_item(_box("Negative prompt", "negative_prompt", request.negative_prompt, MAX_NEGATIVE_CHARS))
+    lines = f"strength: {number(MASKED_STRENGTH)}\ncount: 1"
+    form.add_item(_box("More, one “key: value” a line", "more", lines, MORE_CHARS))
+    form.stop()
+    return form
+
+
+def read_draw_form(data: Mapping[str, Any]) -> GenerationOptions:
+    """Read a submitted form of `draw_form`. Raises RequestError naming the line that is wrong."""
+    answers = dict(_answers(data.get("components") or []))
+    return GenerationOptions(**{"prompt": answers.get("prompt", ""), **_chosen(answers)})
+
+
+def read_part_form(data: Mapping[str, Any], options: GenerationOptions) -> GenerationOptions:
+    """Read a submitted form of `part_form` over the options that redraw the part. Raises RequestError naming the line that is wrong."""
+    answers = dict(_answers(data.get("components") or []))
+    words = {"prompt": answers.get("prompt", ""), "negative_prompt": answers.get("negative_prompt") or None}
+    return replace(options, **{**words, **read_more(answers.get("more", ""))})
+
+
 def list_form(options: GenerationOptions, catalogue: Catalogue) -> ui.Modal:
     """Build the form for a list of prompts, filled with what was given with the command."""
     form = ui.Modal(title="Draw a list of prompts", custom_id=LIST_FORM_ID, timeout=None)
     form.add_item(_list_box(""))
+    _add_choices(form, options, catalogue)
+    form.add_item(_box("More, one “key: value” a line", "more", _given_lines(options), MORE_CHARS))
+    form.stop()
+    return form
+
+
+def _add_choices(form: ui.Modal, options: GenerationOptions, catalogue: Catalogue) -> None:
+    """Add the rows for what is avoided, the model and the aspect."""
     form.add_item(_box("Negative prompt", "negative_prompt", options.negative_prompt or "", MAX_NEGATIVE_CHARS))
     chosen = options.model or catalogue.default
     models = [
@@ -95,23 +138,23 @@ def list_form(options: GenerationOptions, catalogue: Catalogue) -> ui.Modal:
     own = discord.SelectOption(label="The model's own size", value=KEEP_SIZE, default=options.aspect is None)
     aspects = [own, *(discord.SelectOption(label=a, value=a, default=a == options.aspect) for a in ASPECTS)]
     form.add_item(ui.Label(text="Aspect", component=ui.Select(custom_id="aspect", options=aspects)))
-    form.add_item(_box("More, one “key: value” a line", "more", _given_lines(options), MORE_CHARS))
-    form.stop()
-    return form
 
 
 def read_list_form(data: Mapping[str, Any]) -> GenerationOptions:
     """Read a submitted form of `list_form`. Raises RequestError naming the line that is wrong."""
     answers = dict(_answers(data.get("components") or []))
+    lines = split_lines(answers.get("prompts", ""))
+    return GenerationOptions(**{"prompt": "", "lines": lines, **_chosen(answers)})
+
+
+def _chosen(answers: Mapping[str, str]) -> dict[str, Any]:
     aspect = answers.get("aspect") or KEEP_SIZE
-    values: dict[str, Any] = {
-        "prompt": "",
-        "lines": split_lines(answers.get("prompts", "")),
+    return {
         "negative_prompt": answers.get("negative_prompt") or None,
         "model": answers.get("model") or None,
         "aspect": None if aspect == KEEP_SIZE else aspect,
+        **read_more(answers.get("more", "")),
     }
-    return GenerationOptions(**{**values, **read_more(answers.get("more", ""))})
 
 
 def editable(request: GenerationRequest) -> bool:
@@ -121,11 +164,6 @@ def editable(request: GenerationRequest) -> bool:
 
 def _listed(request: GenerationRequest) -> str:
     return "\n".join(list_lines(request))
-
-
-def list_lines(request: GenerationRequest) -> tuple[str, ...]:
-    """Write the lines of a list as they may be typed, those with LoRAs of their own with the tags that name them."""
-    return tuple(f"{one.prompt or ''} {tags(one.loras or ())}".strip() for one in request.variants)
 
 
 def _list_box(value: str) -> ui.Label[Any]:
@@ -191,7 +229,7 @@ def read_form(data: Mapping[str, Any], job: Job) -> GenerationOptions:
     model = answers.get("model") or job.request.model
     pictures = picture_options(job.request)
     values: dict[str, Any] = {
-        **{name: pictures[name] for name in ("image", "mask", "control", "base_seed", "variation")},
+        **{name: pictures[name] for name in ("image", "mask", "control", "reference", "base_seed", "variation")},
         "prompt": answers.get("prompt", ""),
         "lines": split_lines(answers.get("prompts", "")) if job.request.listed else (),
         "negative_prompt": answers.get("negative_prompt") or None,
@@ -210,25 +248,6 @@ def read_form(data: Mapping[str, Any], job: Job) -> GenerationOptions:
     if model != job.request.model or values.get("quality", STANDARD) != job.request.quality:
         _drop_what_was_the_other_models(values, job)
     return GenerationOptions(**values)
-
-
-def picture_options(request: GenerationRequest) -> dict[str, Any]:
-    """Give the options of a complete request that are about its pictures (which are of its size then), edges and variations."""
-
-    def ref(digest: str) -> InputRef | None:
-        return InputRef(digest, request.width, request.height) if digest else None
-
-    return {
-        "image": ref(request.image),
-        "strength": request.strength if request.image else None,
-        "mask": ref(request.mask),
-        "control": ref(request.control),
-        "control_type": request.control_type or None,
-        "control_scale": request.control_scale if request.control else None,
-        "base_seed": request.base_seed,
-        "variation": None if request.base_seed is None else request.variation,
-        "tiling": request.tiling,
-    }
 
 
 def _drop_what_was_the_other_models(values: dict[str, Any], job: Job) -> None:

@@ -19,6 +19,7 @@ from bot.ui.buttons import JOB, visible_job
 from bot.ui.house import House, house_of, origin_of
 from bot.ui.messenger import Attachment, Undeliverable
 from bot.ui.parcels import Limits, parcels
+from bot.ui.regions import may_redraw
 from bot.ui.view import sealed
 
 PAGE = 5
@@ -170,7 +171,10 @@ class ShowSelect(ui.DynamicItem[ui.Select[Any]], template=r"easel:v1:show"):
                 files = [*files, *([archive] if archive else [])]
                 notes += [] if archive else no_archive(job, len(shown))
                 hidden, beside = len(job.files) - len(shown), archive.name if archive else None
-                view = cards.result(job, name, packed.shown, notes=notes, hidden=hidden, archive=beside)
+                redrawn = may_redraw(job, house.service.catalogue)
+                view = cards.result(
+                    job, name, packed.shown, notes=notes, hidden=hidden, archive=beside, redrawn=redrawn
+                )
             else:
                 view = cards.more(job, packed.shown, notes=notes)
             await interaction.followup.send(view=view, files=[file.as_file() for file in files], ephemeral=True)

@@ -21,7 +21,7 @@ NOT_YET = "0" * 64
 """Stands for a picture that is not taken in yet, while the rest is checked."""
 
 Attached = Mapping[str, discord.Attachment | None]
-"""Attachments by the option they came with: `image`, `mask`, `control`."""
+"""Attachments by the option they came with: `image`, `mask`, `control`, `reference`."""
 
 
 def check_file(file: Media) -> None:

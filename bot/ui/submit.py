@@ -1,23 +1,33 @@
-"""What happens when a form is sent: *Edit*, that of a picture to draw from, or that of a list of prompts."""
+"""What happens when a form is sent: *Edit*, that of a picture to draw from, of words for one, or of a list of prompts."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import discord
 
 from bot.errors import RequestError
-from bot.generation import GenerationOptions, InputRef
+from bot.generation import GenerationOptions, GenerationRequest, InputRef
 from bot.ui.answers import whisper
 from bot.ui.buttons import check_may_draw, draw, drawable_job, prepared
-from bot.ui.forms import FORM_ID, INPUT_FORM_ID, LIST_FORM_ID, read_form, read_input_form, read_list_form
+from bot.ui.forms import (
+    DRAW_FORM_ID,
+    FORM_ID,
+    INPUT_FORM_ID,
+    LIST_FORM_ID,
+    read_draw_form,
+    read_form,
+    read_input_form,
+    read_list_form,
+)
 from bot.ui.house import House, house_of
 from bot.ui.view import fenced
 
 __all__ = [
-    "FORM_ID", "INPUT_FORM_ID", "LIST_FORM_ID", "form_submitted", "input_form_submitted", "list_form_submitted",
+    "DRAW_FORM_ID", "FORM_ID", "INPUT_FORM_ID", "LIST_FORM_ID", "draw_form_submitted", "drawn_as", "form_submitted",
+    "input_form_submitted", "list_form_submitted",
 ]  # fmt: skip
 
 LIST_FILE = "prompts.txt"
@@ -32,26 +42,38 @@ async def form_submitted(interaction: discord.Interaction[Any], job_id: str) -> 
     """
     house = house_of(interaction)
     job = await drawable_job(interaction, house, job_id)
-    await _drawn_as(interaction, house, lambda data: read_form(data, job))
+    await drawn_as(interaction, house, lambda data: read_form(data, job))
 
 
 async def input_form_submitted(interaction: discord.Interaction[Any], ref: InputRef) -> None:
     """Queue what the form says of a picture that was taken in; refusals as for `form_submitted`."""
     house = house_of(interaction)
     check_may_draw(interaction, house)
-    await _drawn_as(interaction, house, lambda data: read_input_form(data, ref))
+    await drawn_as(interaction, house, lambda data: read_input_form(data, ref))
+
+
+async def draw_form_submitted(interaction: discord.Interaction[Any]) -> None:
+    """Queue what the form says; refusals as for `form_submitted`."""
+    house = house_of(interaction)
+    check_may_draw(interaction, house)
+    await drawn_as(interaction, house, read_draw_form)
 
 
 async def list_form_submitted(interaction: discord.Interaction[Any]) -> None:
     """Queue a list of prompts; a refusal hands it back as a file, which `/batch` takes."""
     house = house_of(interaction)
     check_may_draw(interaction, house)
-    await _drawn_as(interaction, house, read_list_form)
+    await drawn_as(interaction, house, read_list_form)
 
 
-async def _drawn_as(
-    interaction: discord.Interaction[Any], house: House, read: Callable[[Any], GenerationOptions]
-) -> None:
+async def drawn_as(
+    interaction: discord.Interaction[Any], house: House, read: Callable[[Any], GenerationOptions],
+    complete: Callable[[GenerationRequest], Awaitable[GenerationRequest]] | None = None,
+) -> None:  # fmt: skip
+    """Queue what a form says, as `read` understands it; a refusal hands back what was typed.
+
+    `complete` makes the request that is committed of the one that was checked, where that takes a while.
+    """
     data: Any = interaction.data or {}
     try:
         request = await prepared(house, read(data))
@@ -66,7 +88,7 @@ async def _drawn_as(
             interaction, f"{error}\n\nYour prompt, to try again:\n{fenced(typed, TYPED_CHARS)}" if typed else str(error)
         )
         return
-    await draw(interaction, house, request)
+    await draw(interaction, house, request, None if complete is None else lambda: complete(request))
 
 
 def _typed(data: Any, name: str) -> str:

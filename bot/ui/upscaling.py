@@ -14,16 +14,14 @@ from bot.errors import JobNotFound
 from bot.generation import DETAIL, GenerationRequest, InputRef, Job, PictureFile, UpscaleOptions
 from bot.limits import told_by
 from bot.prompts.upscaling import may_upscale, options_of_upscale, redraws, source_size
-from bot.ui.answers import guarded
 from bot.ui.buttons import JOB, JobButton, PictureButton, draw, drawable_job
-from bot.ui.house import House, age_restricted, house_of
+from bot.ui.house import House, age_restricted
 from bot.ui.inputs import MAX_BYTES, NOT_YET, check_file
 from bot.ui.media import Media
+from bot.ui.selects import BUTTONS_AT_MOST, PAGE, PictureSelect
 
 AT_ONCE = 2
 """How many times a press enlarges; more is chosen on what came of it."""
-BUTTONS_AT_MOST = 4
-"""Above so many pictures a select stands in the place of a row of buttons."""
 SPOILER = "SPOILER_"
 
 
@@ -38,27 +36,15 @@ class UpscaleButton(PictureButton, template=rf"easel:v1:upscale:{JOB}:(?P<n>[1-9
         await _upscale_result(interaction, house, self.job_id, self.n)
 
 
-class UpscaleSelect(ui.DynamicItem[ui.Select[Any]], template=rf"easel:v1:upscales:{JOB}"):
+class UpscaleSelect(PictureSelect, template=rf"easel:v1:upscales:{JOB}{PAGE}"):
     """The same for many pictures."""
 
-    def __init__(self, job_id: str, numbers: Sequence[int]) -> None:
-        self.job_id = job_id
-        options = [discord.SelectOption(label=f"Upscale {n + 1}", value=str(n)) for n in numbers[:25]]
-        super().__init__(ui.Select(custom_id=f"easel:v1:upscales:{job_id}", placeholder="Upscale", options=options))
+    action = "upscales"
+    label = "Upscale"
 
-    @classmethod
-    async def from_custom_id(
-        cls, interaction: discord.Interaction[Any], item: ui.Item[Any], match: re.Match[str], /
-    ) -> Self:
-        """Rebuild the select; the choice comes with the press."""
-        return cls(match["job"], [])
-
-    async def callback(self, interaction: discord.Interaction[Any]) -> None:
-        """Queue the chosen picture's enlargement; every error becomes an answer."""
-        data: Any = interaction.data or {}
-        chosen = str((data.get("values") or [""])[0])
-        n = int(chosen) if chosen.isdecimal() and chosen.isascii() else -1
-        await guarded(interaction, _upscale_result(interaction, house_of(interaction), self.job_id, n))
+    async def press(self, interaction: discord.Interaction[Any], house: House, n: int) -> None:
+        """Queue the chosen picture's enlargement."""
+        await _upscale_result(interaction, house, self.job_id, n)
 
 
 class StrongerButton(JobButton, template=rf"easel:v1:stronger:{JOB}:(?P<how>4|detail)"):
@@ -100,7 +86,7 @@ def upscale_items(job: Job, shown: Sequence[PictureFile]) -> list[ui.Item[Any]]:
     elif not job.request.axes:
         numbers = [file.n for file in shown if may_upscale(file.width, file.height, AT_ONCE)]
         if len(numbers) > BUTTONS_AT_MOST:
-            items = [UpscaleSelect(job.id, numbers)]
+            items = [*UpscaleSelect.over(job.id, numbers)]
         else:
             items = [UpscaleButton(job.id, n, alone=job.request.count == 1) for n in numbers]
     return items

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bot.engine.base import EngineInfo, Order, Work
+from bot.engine.base import EngineInfo, Order, Question, Work
 from bot.engine.metrics import Metrics
 from bot.errors import DeviceLost, GenerationCancelled, GenerationError
 from bot.generation import GenerationRequest, GenerationResult, Progress, RawPicture
@@ -61,6 +61,9 @@ class Pencil:
             if sheet.order.over or self._step(sheet):
                 self._sheets.remove(sheet)
         return self.busy
+
+    def ask(self, question: Question) -> None:
+        question.fail(GenerationError(BROKEN))
 
     def close(self) -> None:
         self._sheets.clear()

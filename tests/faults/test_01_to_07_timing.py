@@ -153,7 +153,7 @@ async def test_fault_06_deleted_response_is_replaced_by_one_message(house: House
     assert len(shown) == 1
     assert shown[0] is not old
     assert shown[0].channel is old.channel
-    assert list(shown[0].buttons) == ["Upscale", "Vary", "Again", "Edit", "Info", "Delete"]
+    assert list(shown[0].buttons) == ["Upscale", "Vary", "Vary region", "Again", "Edit", "Info", "Delete"]
     assert len(new_messages(house, old.channel)) == before + 1
     assert house.row(asked, "posted_to", "message_id") == ("channel", shown[0].id)
 

@@ -25,8 +25,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from bot import limits
 from bot.errors import EaselError, JobNotFound, LimitReached, ModelError, NotPermitted, RequestError
 from bot.generation import Actor, GenerationOptions, Job, JobStatus, Origin, PostedTo
+from bot.prompts.again import options_of
 from bot.scheduling.events import Cancelled, Failed, JobEvent, Rendered
-from bot.ui.buttons import options_of
 from tests.unit.scheduling.fakes import PATIENCE_S, World
 
 T = TypeVar("T")

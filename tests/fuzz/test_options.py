@@ -20,8 +20,8 @@ from bot.cli import build_parser
 from bot.errors import EaselError, RequestError
 from bot.generation import GenerationOptions, GenerationRequest, JobStatus
 from bot.moderation import Moderator
+from bot.prompts.again import options_of
 from bot.ui import inputs
-from bot.ui.buttons import options_of
 from bot.ui.forms import edit_form, read_form, read_more
 from bot.ui.info import job_info
 from cogs import imagine

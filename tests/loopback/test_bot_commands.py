@@ -55,7 +55,7 @@ async def test_commands_of_run_and_demo_are_the_same(stage: Stage, tmp_path: Pat
     assert imagine == {option["name"] for option in plain(registered)["imagine"]["options"]}
     assert imagine == {
         "prompt", "negative_prompt", "model", "aspect", "width", "height", "count", "steps", "guidance", "seed",
-        "sampler", "style", "lora", "image", "strength", "mask", "control", "control_type", "control_scale", "tiling", "quality",
+        "sampler", "style", "lora", "image", "strength", "mask", "control", "control_type", "control_scale", "reference", "tiling", "quality",
         "private", "spoiler",
     }  # fmt: skip
 

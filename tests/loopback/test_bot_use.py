@@ -20,7 +20,17 @@ async def test_imagine_in_every_kind_of_channel_draws_there(stage: Stage, where:
     assert message.channel is channel
     assert pictures(message) == [f"easel-{job_of(message)}-{n}.png" for n in (1, 2)]
     assert message.shown == message.attachments
-    assert list(message.buttons) == ["Upscale 1", "Upscale 2", "Vary 1", "Vary 2", "Again", "Edit", "Info", "Delete"]
+    assert list(message.buttons) == [
+        "Upscale 1",
+        "Upscale 2",
+        "Vary 1",
+        "Vary 2",
+        "Vary region",
+        "Again",
+        "Edit",
+        "Info",
+        "Delete",
+    ]
     gallery = next(part for part in walk(message.components) if part["type"] == 12)
     assert [PROMPT in item["description"] for item in gallery["items"]] == [True, True]
 

@@ -31,9 +31,9 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     started.gpu.stop(timeout_s=10)
 
 
-def start(data_dir: Path) -> Machine:
+def start(data_dir: Path, **more: str) -> Machine:
     """Start the machine on a data directory, as a fresh process would; four pictures fill it, and the next wait in line."""
-    environment = {"EASEL_DATA_DIR": str(data_dir), "EASEL_DEVICE": "cpu", "EASEL_MAX_BATCH": "1"}
+    environment = {"EASEL_DATA_DIR": str(data_dir), "EASEL_DEVICE": "cpu", "EASEL_MAX_BATCH": "1", **more}
     machine = start_machine(read_settings(environment))
     machine.gpu.ready.result(timeout=120)
     return machine

@@ -30,7 +30,7 @@ async def test_imagine_prompt_alone_gives_one_picture_with_its_parameters(world:
     info = read_info({k: v for k, v in image.info.items() if isinstance(v, str)}, image.size)
     assert info is not None
     assert (info.prompt, info.seed, info.model) == (BEACH, 7, "pocket")
-    assert labels(message.components) == ["Upscale", "Vary", "Again", "Edit", "Info", "Delete"]
+    assert labels(message.components) == ["Upscale", "Vary", "Vary region", "Again", "Edit", "Info", "Delete"]
 
 
 async def test_imagine_count_gives_that_many_files_in_one_message(world: World) -> None:

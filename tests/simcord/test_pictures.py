@@ -83,8 +83,9 @@ async def test_imagine_control_follows_a_picture_and_edit_keeps_it(world: World)
         ({"image": ("a.png", disc()), "mask": ("m.png", disc(200, 200))}, "send a mask of the picture's shape"),
         ({"mask": ("m.png", square())}, "add the picture, too"),
         ({"control": ("m.png", disc()), "control_type": "pose"}, "Pocket has no control network for pose"),
+        ({"reference": ("m.png", disc())}, "Pocket has no IP-Adapter, which reads reference pictures"),
     ],
-    ids=["another kind", "no picture", "truncated", "no strength", "another shape", "mask alone", "no network"],
+    ids=["another kind", "no picture", "truncated", "no strength", "another shape", "mask alone", "no network", "no adapter"],
 )  # fmt: skip
 async def test_imagine_picture_that_will_not_do_gets_one_private_sentence(
     world: World, options: dict[str, Any], words: str

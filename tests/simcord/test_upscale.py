@@ -46,7 +46,7 @@ async def test_upscale_n_answers_with_the_picture_twice_as_large_and_what_is_str
 
 async def test_upscale_stronger_is_of_the_same_picture(world: World) -> None:
     message = await world.drawn(await world.ada.slash(world.channel, "imagine", prompt=BEACH, steps=2))
-    assert labels(message.components) == ["Upscale", "Vary", "Again", "Edit", "Info", "Delete"]
+    assert labels(message.components) == ["Upscale", "Vary", "Vary region", "Again", "Edit", "Info", "Delete"]
     larger = await world.drawn(await world.ada.click(message.message, label="Upscale"))
     four = await world.drawn(await world.ada.click(larger.message, label="4×"))
     assert (await fetched(world, four)).size == (512, 512)

@@ -26,6 +26,7 @@ from bot.generation import FetchProgress, GenerationOptions, GenerationRequest, 
 from bot.library import Picture, Studio, generate_image, generate_images, upscale_image
 from bot.provenance import parse_easel, read_info
 from bot.verify import Outcome, verify
+from tests.unit.engine.ip_adapters import pocket_with_one
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -111,6 +112,17 @@ def test_generate_without_seed_takes_a_random_one_a_line(monkeypatch: pytest.Mon
     assert [info_of(Path(f"easel-pictures/000{n}.png")).seed for n in (1, 2)] == [1234, 1235]
 
 
+def test_generate_like_draws_a_file_again_and_what_is_given_comes_first() -> None:
+    assert shell("a {red|green} star", "--seed", "5", "--count", "2", "-o", "first.png") == 0
+    assert main(["generate", "--like", "first-2.png", "-o", "again.png"]) == 0
+    assert main(["generate", "a blue star", "--like", "first-2.png", "--seed", "9", "-o", "new.png"]) == 0
+    first, again, new = (info_of(Path(f"{name}.png")) for name in ("first-2", "again", "new"))
+    assert (again.prompt, again.seed, again.steps) == (first.prompt, 6, 2)
+    assert (new.prompt, new.seed, new.steps) == ("a blue star", 9, 2)
+    assert main(["generate", "--like", "first-2.png"]) == 0
+    assert Path("easel-6.png").exists()
+
+
 def test_generate_private_and_spoiler_show_in_the_file() -> None:
     assert shell("a forest", "--private", "--spoiler", "-o", "out.png") == 0
     path = Path("SPOILER_out.png")
@@ -134,6 +146,35 @@ def test_generate_from_a_picture_says_so_in_the_file_and_its_record_draws_it_aga
     (again,) = studio.draw(record.alone).pictures
     with Image.open("one.png") as image:
         assert again.pixels == image.convert("RGB").tobytes()
+
+
+def test_generate_reference_is_drawn_with_from_shell_and_library_and_its_record_draws_it_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("EASEL_MODELS_FILE", str(pocket_with_one(tmp_path)))
+    catalogue = load_catalogue(read_environment(os.environ))
+    own = DiffusersEngine(catalogue, models_root=tmp_path, cache_dir=tmp_path, device="cpu", dtype="auto", max_batch=4)
+    monkeypatch.setattr(library, "_make_engine", lambda catalogue, settings: own)
+    given = Image.effect_mandelbrot((300, 200), (-2, -1.5, 1, 1.5), 50)
+    given.save("given.png")
+    assert shell("a blue star", "--reference", "given.png", "--seed", "3", "-o", "one.png") == 0
+    with Image.open("one.png") as image:
+        record = parse_easel(image.text["easel"])  # type: ignore[attr-defined]
+        drawn = image.convert("RGB")
+    assert record is not None
+    assert dict(info_of(Path("one.png")).extra)["Reference"] == "a picture, scale 0.6"
+    (again,) = Studio(read_environment(os.environ)).draw(record.alone).pictures
+    assert again.pixels == drawn.tobytes()
+    ours = generate_image("a blue star", reference=given, seed=3, steps=2)
+    assert ours.convert("RGB").tobytes() == drawn.tobytes()
+    assert generate_image("a blue star", seed=3, steps=2).convert("RGB").tobytes() != drawn.tobytes()
+    own.close()
+
+
+def test_generate_reference_with_the_model_as_shipped_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (300, 200), "red").save("given.png")
+    assert shell("a blue star", "--reference", "given.png") == 1
+    assert "Pocket has no IP-Adapter" in capsys.readouterr().err
 
 
 def test_upscale_enlarges_a_file_by_its_own_words_and_the_new_file_says_so(capsys: pytest.CaptureFixture[str]) -> None:
@@ -277,6 +318,7 @@ def test_generate_every_option_of_imagine_has_both_spellings() -> None:
         "negative_prompt": "x", "model": "pocket", "aspect": "3:2", "width": "64", "height": "64", "count": "2",
         "steps": "3", "guidance": "2.5", "seed": "4", "sampler": "Euler a", "quality": "draft", "style": "neon", "image": "a.png",
         "strength": "0.5", "mask": "b.png", "control": "c.png", "control_type": "canny", "control_scale": "0.8", "lora": "chalk:0.8",
+        "reference": "d.png",
     }  # fmt: skip
     for spelling in (str, lambda name: name.replace("_", "-")):
         line = ["generate", "a prompt"]
@@ -290,7 +332,9 @@ def test_generate_every_option_of_imagine_has_both_spellings() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["generate"], "Give either a prompt"),
+        (["generate"], "Give a prompt, as"),
+        (["generate", "--like", "good.txt"], "not a PNG, JPEG or WebP picture"),
+        (["generate", "--like", "nowhere.png"], "nowhere.png cannot be read"),
         (["generate", "a", "--prompts", "b.txt"], "Give either a prompt"),
         (["generate", " "], "prompt is empty"),
         (["generate", "x" * 6000], "6,000 characters"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -143,8 +143,15 @@ _PIPELINES: dict[str, dict[str, str]] = {
 }  # fmt: skip
 
 
-def theirs(kind: str, name: str, drawer: Family, wanted: GenerationRequest, **pictures: Any) -> torch.Tensor:
-    """What diffusers' own pipeline for this ends with, made of the same parts."""
+def theirs(
+    kind: str,
+    name: str,
+    drawer: Family,
+    wanted: GenerationRequest,
+    prepare: Callable[[Any], None] | None = None,
+    **pictures: Any,
+) -> torch.Tensor:
+    """What diffusers' own pipeline for this, once prepared, ends with, made of the same parts."""
     parts = dict(drawer.pipe.components)
     parts["scheduler"] = build_scheduler(wanted.sampler, drawer.pipe.scheduler)
     if hasattr(parts["scheduler"], "noise_sampler_seed"):
@@ -158,6 +165,8 @@ def theirs(kind: str, name: str, drawer: Family, wanted: GenerationRequest, **pi
     library: Any = diffusers
     pipe = getattr(library, _PIPELINES[kind][name])(**parts)
     pipe.set_progress_bar_config(disable=True)
+    if prepare is not None:
+        prepare(pipe)
     options: dict[str, Any] = {**pictures}
     if takes_negative_prompt(drawer.pipe):
         options["negative_prompt"] = wanted.negative_prompt or None

@@ -84,7 +84,7 @@ def test_union_of_six_kinds_refuses_tiles_by_name(models: Path) -> None:
         engine.turn()
     assert isinstance(error_of(tiles), ModelError)
     assert "follows no tile maps" in str(error_of(tiles))
-    drawn(engine, order("pose"))
+    drawn(engine, order("raw pose"))
 
 
 @pytest.mark.parametrize(

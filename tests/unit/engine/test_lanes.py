@@ -55,15 +55,15 @@ def lane(drawer: Family, wanted: GenerationRequest) -> Lane:
     )  # fmt: skip
 
 
-def theirs(drawer: Family, wanted: GenerationRequest, output_type: str = "latent") -> torch.Tensor:
-    """What the pipeline's own call ends with."""
+def theirs(drawer: Family, wanted: GenerationRequest, output_type: str = "latent", **more: Any) -> torch.Tensor:
+    """What the pipeline's own call, told this and `more`, ends with."""
     pipe = drawer.pipe
     own = pipe.scheduler
     pipe.scheduler = build_scheduler(wanted.sampler, own)
     if hasattr(pipe.scheduler, "noise_sampler_seed"):
         pipe.scheduler.noise_sampler_seed = wanted.seed  # it takes no generator
     takes = inspect.signature(type(pipe).__call__).parameters
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {**more}
     if takes_negative_prompt(pipe):
         options["negative_prompt"] = wanted.negative_prompt or None
     if "max_sequence_length" in takes:

@@ -56,6 +56,22 @@ def test_for_request_pictures_are_cut_to_its_size_and_the_mask_stays_hard(tmp_pa
     assert (values[:, 32:] == 255).all()
 
 
+@pytest.mark.parametrize(("size", "side_px"), [((900, 600), 512), ((100, 300), 100)], ids=["large", "small"])
+def test_for_request_reference_is_the_middle_of_its_picture_whatever_is_drawn(
+    tmp_path: Path, size: tuple[int, int], side_px: int
+) -> None:
+    shelf = InputShelf(tmp_path)
+    picture = Image.new("RGB", size, "red")
+    short, beyond = min(size), max(size) - min(size)
+    left, top = (beyond // 2, 0) if size[0] > size[1] else (0, beyond // 2)
+    picture.paste("blue", (left, top, left + short, top + short))
+    seen = shelf.for_request(replace(REQUEST, width=64, height=128, reference=shelf.put(raw(picture)))).reference
+    assert seen is not None
+    assert (seen.width, seen.height) == (side_px, side_px)
+    values = np.frombuffer(seen.pixels, np.uint8).reshape(side_px, side_px, 3)
+    assert (values[2:-2, 2:-2] == (0, 0, 255)).all()
+
+
 def test_for_request_picture_that_is_gone_is_said(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="not kept any more"):
         InputShelf(tmp_path).for_request(replace(REQUEST, image="a" * 64))

@@ -79,6 +79,9 @@ class Service:
         def name_of(self, model: str) -> str:
             return model
 
+        def get(self, model: str) -> None:
+            return None
+
     catalogue = _Catalogue()
 
     class _Outbox:

@@ -13,11 +13,25 @@ import pytest
 from bot.catalogue import parse_catalogue
 from bot.client import same_commands
 from bot.errors import NotPermitted, RequestError, StorageError
-from bot.generation import FetchProgress, GenerationRequest, Job, JobStatus, Origin, PictureFile, Place
+from bot.generation import (
+    Axis,
+    FetchProgress,
+    GenerationRequest,
+    InputRef,
+    Job,
+    JobStatus,
+    Origin,
+    PictureFile,
+    Place,
+    Variant,
+)
+from bot.prompts.again import options_of
+from bot.prompts.regions import Squares
 from bot.scheduling.events import Drawing
 from bot.ui import buttons, cards, words
 from bot.ui.forms import edit_form, more_lines, read_form, read_more
-from tests.support import labels, registered_commands, texts
+from bot.ui.regions import may_redraw, part_view, redrawn
+from tests.support import components, labels, registered_commands, texts
 
 ROOT = Path(__file__).resolve().parents[3]
 CATALOGUE = parse_catalogue((ROOT / "models.toml").read_text(encoding="utf-8"), origin="models.toml")
@@ -65,14 +79,92 @@ async def test_result_card_has_each_picture_with_alternative_text_and_the_button
     assert "-# for <@3> · Pocket · 64×64 · 20 steps · guidance 4 · DDIM · seed 42 · 2.1 s" in texts(payload)[1]
 
 
-async def test_result_card_of_more_than_four_pictures_has_a_select_to_upscale_one() -> None:
+async def test_result_card_of_more_than_four_pictures_has_a_select_to_upscale_and_one_to_vary() -> None:
     job = replace(JOB, request=replace(REQUEST, count=6), files=tuple(picture(n) for n in range(6)))
     rows = [
         part for part in cards.result(job, "Pocket", job.files).to_components()[0]["components"] if part["type"] == 1
     ]
-    (select,) = rows[0]["components"]
-    assert select["custom_id"] == "easel:v1:upscales:abc123"
-    assert [option["label"] for option in select["options"]] == [f"Upscale {n}" for n in range(1, 7)]
+    for row, label, custom_id in zip(rows, ("Upscale", "Vary"), ("upscales", "varies"), strict=False):
+        (select,) = row["components"]
+        assert select["custom_id"] == f"easel:v1:{custom_id}:abc123"
+        assert [option["label"] for option in select["options"]] == [f"{label} {n}" for n in range(1, 7)]
+
+
+async def test_result_card_of_the_longest_list_reaches_every_picture_within_discords_limits() -> None:
+    variants = tuple(Variant(f"number {n}") for n in range(50))
+    job = replace(JOB, request=replace(REQUEST, count=50, variants=variants), files=tuple(map(picture, range(50))))
+    payload = cards.result(job, "Pocket", job.files[:10], archive="all.zip", redrawn=True).to_components()
+    assert components(payload) <= 40
+    selects = [
+        row["components"][0] for row in payload[0]["components"] if row["type"] == 1 and len(row["components"]) == 1
+    ]
+    assert [select["custom_id"].split(":", 2)[2] for select in selects[:4]] == [
+        "upscales:abc123", "upscales:abc123:2", "varies:abc123", "varies:abc123:2",
+    ]  # fmt: skip
+    offered = [option["label"] for select in selects[:4] for option in select["options"]]
+    assert offered == [f"{label} {n + 1}" for label in ("Upscale", "Vary") for n in range(50)]
+
+
+@pytest.mark.parametrize(
+    ("count", "changes", "rows"),
+    [
+        (1, {}, [["Upscale", "Vary", "Vary region"]]),
+        (2, {}, [["Upscale 1", "Upscale 2", "Vary 1", "Vary 2", "Vary region"]]),
+        (4, {}, [[f"Upscale {n}" for n in range(1, 5)], [*(f"Vary {n}" for n in range(1, 5)), "Vary region"]]),
+        (2, {"base_seed": 5, "variation": 0.2}, [["Upscale 1", "Upscale 2", "Vary 1", "Vary 2"], ["Vary strong", "Vary region"]]),
+        (1, {"base_seed": 5, "variation": 0.6}, [["Upscale", "Vary", "Vary region"]]),
+        (1, {"image": "a" * 64, "strength": 0.5}, [["Upscale", "Vary", "Vary strong", "Vary region"]]),
+        (1, {"image": "a" * 64, "strength": 0.7}, [["Upscale", "Vary", "Vary region"]]),
+        (1, {"image": "a" * 64, "mask": "b" * 64, "strength": 0.5}, [["Upscale", "Vary", "Vary region"]]),
+    ],
+    ids=["one", "two", "four", "subtle", "strong", "near a picture", "far from it", "a part"],
+)  # fmt: skip
+async def test_result_card_keeps_buttons_of_a_kind_in_a_row_and_offers_stronger_ones_near_the_beginning(
+    count: int, changes: dict, rows: list[list[str]]
+) -> None:
+    job = replace(JOB, request=replace(REQUEST, count=count, **changes), files=tuple(map(picture, range(count))))
+    payload = cards.result(job, "Pocket", job.files, redrawn=True).to_components()
+    found = [labels([row]) for row in payload[0]["components"] if row["type"] == 1]
+    assert found == [*rows, ["Again", "Edit", "Info", "Delete"]]
+
+
+@pytest.mark.parametrize("files", [1, 2, 50], ids=str)
+async def test_part_view_stays_within_discords_limits_and_ids_carry_what_was_chosen(files: int) -> None:
+    job = replace(JOB, id="z" * 32, files=tuple(map(picture, range(files))))
+    payload = part_view(job, job.files, job.files[-1], Squares(range(16))).to_components()
+    assert components(payload) <= 40
+    items = [item for row in payload[0]["components"] if row["type"] == 1 for item in row["components"]]
+    assert all(len(item["custom_id"]) <= 100 for item in items)
+    assert len({item["custom_id"] for item in items}) == len(items)
+    assert items[-1]["custom_id"] == f"easel:v1:redraw:{'z' * 32}:{files}:ffff"
+    assert all(len(item.get("options", [])) <= 25 for item in items)
+
+
+@pytest.mark.parametrize(
+    ("changes", "answer"),
+    [
+        ({}, True), ({"model": "qwen-image"}, False), ({"model": "gone"}, False), ({"upscale": 2}, False),
+        ({"axes": (Axis("steps", ("1", "2")),)}, False),
+    ],
+    ids=["pocket", "words alone", "gone", "upscaled", "sheet"],
+)  # fmt: skip
+def test_may_redraw_where_the_model_can_and_the_picture_is_one(changes: dict, answer: bool) -> None:
+    assert may_redraw(replace(JOB, request=replace(REQUEST, **changes)), CATALOGUE) is answer
+
+
+def test_redrawn_keeps_what_drew_the_picture_but_its_beginning() -> None:
+    request = replace(
+        REQUEST, image="a" * 64, strength=0.4, control="c" * 64, control_type="canny", base_seed=7, variation=0.2,
+        tiling=True, loras=(("chalk", 0.5),), style="neon",
+    )  # fmt: skip
+    options = redrawn(request, picture(0))
+    assert (options.steps, options.guidance, options.sampler) == (20, 4.0, "DDIM")
+    assert (options.lora, options.style, options.negative_prompt) == ("chalk:0.5", "neon", "people")
+    assert (options.seed, options.strength, options.control, options.base_seed) == (None, None, None, None)
+    assert not options.tiling
+    assert options.image == options.mask == InputRef("0" * 64, 64, 64)
+    draft = redrawn(replace(request, quality="draft"), picture(0))
+    assert (draft.quality, draft.steps, draft.guidance, draft.sampler) == (None, None, None, None)
 
 
 async def test_result_card_offers_to_upscale_what_is_visible_and_not_too_large() -> None:
@@ -188,7 +280,7 @@ def test_read_form_draft_instead_leaves_untouched_boxes_to_the_drafts_defaults()
 
 def test_a_draft_is_one_again_and_says_so() -> None:
     request = replace(JOB.request, quality="draft")
-    assert buttons.options_of(request).quality == "draft"
+    assert options_of(request).quality == "draft"
     assert words.request_facts(request, "Pocket")[0] == "Pocket, draft"
     assert words.request_facts(JOB.request, "Pocket")[0] == "Pocket"
     assert "quality: draft" in more_lines(replace(JOB, request=request))
@@ -242,7 +334,7 @@ async def test_imagine_registers_the_options_of_the_design_and_no_others() -> No
     imagine = next(c for c in await registered_commands() if c["name"] == "imagine")
     assert [option["name"] for option in imagine["options"]] == [
         "prompt", "negative_prompt", "model", "aspect", "width", "height", "count", "steps", "guidance", "seed",
-        "sampler", "style", "lora", "image", "strength", "mask", "control", "control_type", "control_scale", "tiling", "quality", "private", "spoiler",
+        "sampler", "style", "lora", "image", "strength", "mask", "control", "control_type", "control_scale", "reference", "tiling", "quality", "private", "spoiler",
     ]  # fmt: skip
     assert [option["name"] for option in imagine["options"] if option["required"]] == ["prompt"]
 

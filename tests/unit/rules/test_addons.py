@@ -14,8 +14,8 @@ from bot.errors import ConfigError, RequestError
 from bot.generation import GenerationOptions, GenerationRequest
 from bot.limits import resolve
 from bot.prompts.addons import offered, read_option, spelled, take_tags
+from bot.prompts.again import options_of
 from bot.store.rows import request_of, request_text
-from bot.ui.buttons import options_of
 
 ENTRY = '[models.{id}]\nname = "{name}"\nsource = "a/b"\nfamily = "{family}"\nlicence = "MIT"\n'
 MODELS = [

@@ -101,6 +101,18 @@ def test_moderator_names_the_line_it_refuses() -> None:
         Moderator().check_request(resolved(*lines), lines)
 
 
+@pytest.mark.parametrize("wrap", ["naked {prompt}", "{prompt}, porn"], ids=["before", "after"])
+def test_moderator_sees_what_a_style_makes_of_a_prompt_and_of_a_line(wrap: str) -> None:
+    for lines in (("a child",), ("a cat", "a child")):
+        request = resolved(*lines)
+        Moderator().check_request(request, lines)
+        with pytest.raises(ModerationRefused):
+            Moderator().check_request(dataclasses.replace(request, wrap=wrap), lines)
+    alone = dataclasses.replace(resolved("a child"), variants=(), prompt="a child", wrap=wrap)
+    with pytest.raises(ModerationRefused):
+        Moderator().check_request(alone)
+
+
 def test_marks_of_a_lists_picture_are_those_of_that_picture_alone() -> None:
     request = resolved("a cat", "a dog", seed=7)
     marks = provenance.marks(request, 1, job_id="j", model_name="Pocket", device="cpu", dtype="fp32", version="1")

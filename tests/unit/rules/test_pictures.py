@@ -13,6 +13,7 @@ from bot.errors import ConfigError, RequestError
 from bot.generation import GenerationOptions, InputRef
 from bot.limits import price, resolve
 from bot.prompts.pictures import size_like
+from bot.references import IpAdapterSpec
 
 CATALOGUE = parse_catalogue(
     """
@@ -24,6 +25,8 @@ licence = "-"
 steps = 20
 inpainting = "somewhere"
 controls = { canny = "edges", depth = "depth" }
+ip_adapter = "ip/adapter.safetensors"
+ip_adapter_scale = 0.8
 [models.words]
 name = "Words"
 source = "a/c"
@@ -36,6 +39,7 @@ side_multiple = 16
 PHOTO = InputRef("a" * 64, 1500, 1000)
 MASK = InputRef("b" * 64, 750, 500)
 MAP = InputRef("c" * 64, 512, 512)
+SEEN = InputRef("d" * 64, 300, 900)
 
 
 def resolved(**options: Any) -> Any:
@@ -77,6 +81,14 @@ def test_resolve_without_pictures_is_what_it_was() -> None:
     assert (request.strength, request.steps_taken) == (1.0, 20)
 
 
+def test_resolve_reference_counts_as_its_model_says_goes_with_the_others_and_changes_no_size() -> None:
+    request = resolved(reference=SEEN)
+    assert (request.reference, request.reference_scale, request.width, request.height) == (SEEN.digest, 0.8, 512, 512)
+    every = resolved(reference=SEEN, image=PHOTO, mask=MASK, control=MAP)
+    assert every.inputs == (PHOTO.digest, MASK.digest, MAP.digest, SEEN.digest)
+    assert (resolved().reference, resolved().reference_scale) == ("", 1.0)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -98,6 +110,7 @@ def test_resolve_without_pictures_is_what_it_was() -> None:
         ({"tiling": True, "model": "words"}, "Words draws no tiles"),
         ({"base_seed": 3, "variation": 1.5}, "1.5 does not fit"),
         ({"control": MAP, "model": "words"}, "Words follows no control pictures"),
+        ({"reference": SEEN, "model": "words"}, "Words has no IP-Adapter, which reads reference pictures"),
     ],
 )  # fmt: skip
 def test_resolve_what_does_not_go_together_is_refused_in_a_sentence(options: dict[str, Any], words: str) -> None:
@@ -131,9 +144,32 @@ def test_size_like_stays_within_the_model(shape: tuple[int, int]) -> None:
         ("controls = { canny = 3 }", "is a control network"),
         ('family = "flux"\ncontrols = { canny = "x" }', "is for the families"),
         ('family = "flux"\ninpainting = "x"', "is for the families"),
+        ('family = "flux"\nip_adapter = "x.safetensors"', "ip_adapter is for the families sd15, sd21, sdxl, not flux"),
+        ('ip_adapter = "x.bin"', "ip_adapter is a .safetensors file, not 'x.bin'; pickles are refused unread"),
+        ("ip_adapter = 3", "ip_adapter has the wrong type"),
+        ('ip_adapter_encoder = "x"', "ip_adapter_encoder goes with ip_adapter"),
+        ('ip_adapter = "x.safetensors"\nip_adapter_scale = 0', "ip_adapter_scale is above 0 and at most 2, got 0"),
+        ('ip_adapter = "x.safetensors"\nip_adapter_scale = nan', "ip_adapter_scale is above 0 and at most 2, got nan"),
+        ('ip_adapter = "x.safetensors"\nip_adapter_scale = true', "ip_adapter_scale has the wrong type"),
     ],
 )
 def test_catalogue_wrong_parts_are_named(line: str, words: str) -> None:
     family = "" if "family" in line else 'family = "sd15"\n'
     with pytest.raises(ConfigError, match=words):
         parse_catalogue(f'[models.m]\nname = "M"\nsource = "a/b"\nlicence = "-"\n{family}{line}\n', origin="the test")
+
+
+@pytest.mark.parametrize(
+    ("lines", "adapter"),
+    [
+        ('ip_adapter = "ip/x.safetensors"', IpAdapterSpec("ip/x.safetensors", "ip/image_encoder", 0.6)),
+        ('ip_adapter = "x.safetensors"\nip_adapter_encoder = "clip"', IpAdapterSpec("x.safetensors", "clip", 0.6)),
+        ('ip_adapter = ""', None),
+    ],
+    ids=["encoder beside it", "encoder elsewhere", "none"],
+)
+def test_catalogue_ip_adapter_has_its_encoder_beside_it_or_where_the_table_says(
+    lines: str, adapter: IpAdapterSpec | None
+) -> None:
+    table = f'[models.m]\nname = "M"\nsource = "a/b"\nlicence = "-"\nfamily = "sdxl"\n{lines}\n'
+    assert parse_catalogue(table, origin="the test")["m"].ip_adapter == adapter

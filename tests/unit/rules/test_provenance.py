@@ -45,6 +45,24 @@ def test_parse_parameters_of_ours_gives_back_everything(prompt: str, negative: s
     assert info.extra == (("Version", "Easel 0.1.0"),)
 
 
+def test_easel_chunk_of_a_reference_draws_it_again_and_an_older_one_is_read() -> None:
+    asked = dataclasses.replace(REQUEST, reference="d" * 64, reference_scale=0.8)
+    text = provenance.easel_json(asked, 0, asked.seed, "job", "cpu", "fp32", "1")
+    record = provenance.parse_easel(text)
+    assert record is not None
+    assert (record.request.reference, record.request.reference_scale) == ("d" * 64, 0.8)
+    assert ("Reference", "a picture, scale 0.8") in provenance.picture_facts(record.request)
+    assert "Reference scale: 0.8" in provenance.parameters_text(asked, asked.seed, "M", "1")
+    older = json.loads(text)
+    del older["request"]["reference"], older["request"]["reference_scale"]
+    record = provenance.parse_easel(json.dumps(older))
+    assert record is not None
+    assert (record.request.reference, record.request.reference_scale) == ("", 1.0)
+    assert "Reference" not in provenance.parameters_text(record.request, 1, "M", "1")
+    older["request"]["reference"] = 3
+    assert provenance.parse_easel(json.dumps(older)) is None
+
+
 def test_easel_chunk_of_a_draft_draws_it_again_and_an_older_one_is_read() -> None:
     request = dataclasses.replace(REQUEST, quality="draft", guidance_end=0.5)
     text = provenance.easel_json(request, 1, 41, "j", "cpu", "fp32", "0.1.0")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bot.catalogue import parse_catalogue
-from bot.engine.base import EngineInfo, Order, Work
+from bot.engine.base import EngineInfo, Order, Question, Work
 from bot.engine.metrics import Metrics
 from bot.errors import GenerationCancelled
 from bot.files.archive import Archive
@@ -71,6 +71,8 @@ class FakeEngine:
         self.most_at_once = 0
         self.work: Work | None = None
         self.metrics = Metrics()
+        self.asked: list[Question] = []
+        self.words: str | BaseException | None = "the sea at night"  # None: no answer comes
         self._orders: list[Order] = []
         self._started: set[Order] = set()
 
@@ -83,6 +85,13 @@ class FakeEngine:
     def admit(self, order: Order) -> None:
         self._orders.append(order)
         self.most_at_once = max(self.most_at_once, len(self._orders))
+
+    def ask(self, question: Question) -> None:
+        self.asked.append(question)
+        if isinstance(self.words, BaseException):
+            question.fail(self.words)
+        elif self.words is not None:
+            question.finish(self.words)
 
     @property
     def busy(self) -> bool:
