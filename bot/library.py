@@ -160,7 +160,7 @@ class Studio:
         listener: Listener | None = None,
         on_fetch: Callable[[FetchProgress], None] | None = None,
     ) -> GenerationResult:
-        """Draw a prepared request on this thread, after downloading its model where that is missing.
+        """Draw a prepared request on this thread, after downloading its models where one is missing.
 
         Raises ModelError, GenerationError and their kin.
         """
@@ -280,18 +280,21 @@ def generate_image(
     control_scale: float | None = None,
     reference: Image.Image | str | os.PathLike[str] | None = None,
     tiling: bool = False,
+    base_seed: int | None = None,
+    variation: float | None = None,
 ) -> Image.Image:
     """Draw one picture and give it as a Pillow image.
 
     The options are those of `/imagine`; what is left out comes from the model's defaults, or from `like`: a picture whose file says what
     made it, which is drawn again but for what is given. Sizes are pixels, multiples
-    of 8; `lora` is "name", "name:0.8" or several with commas; `image`, `mask`, `control` and `reference` are Pillow images or files' paths. `image.info` of what is returned has the texts "parameters" and "easel", which `image.save("output.png")` writes into the file.
+    of 8; `lora` is "name", "name:0.8" or several with commas; `image`, `mask`, `control` and `reference` are Pillow images or files' paths; `variation` is how far, from 0 to 1, the noise is
+    from that of `base_seed` on the way to that of `seed`. `image.info` of what is returned has the texts "parameters" and "easel", which `image.save("output.png")` writes into the file.
     The first call loads the model, which stays in memory. Raises EaselError with a sentence that says what to do.
     """
     images = generate_images(
         prompt, like=like, negative_prompt=negative_prompt, model=model, aspect=aspect, width=width, height=height, count=1,
         steps=steps, guidance=guidance, seed=seed, sampler=sampler, quality=quality, style=style, lora=lora, image=image, strength=strength, mask=mask,
-        control=control, control_type=control_type, control_scale=control_scale, reference=reference, tiling=tiling,
+        control=control, control_type=control_type, control_scale=control_scale, reference=reference, tiling=tiling, base_seed=base_seed, variation=variation,
     )  # fmt: skip
     return images[0]
 

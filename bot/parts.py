@@ -69,10 +69,15 @@ def name_of(catalogue: Catalogue, entry_id: str) -> str:
 
 
 def needs(catalogue: Catalogue, request: GenerationRequest) -> tuple[str, ...]:
-    """Name by id what has to be on disk before a request is drawn."""
-    spec = catalogue.get(request.model)
+    """Name by id what has to be on disk before a request is drawn, each once."""
+    return tuple(dict.fromkeys(need for model in request.models for need in _needs_with(catalogue, request, model)))
+
+
+def _needs_with(catalogue: Catalogue, request: GenerationRequest, model: str) -> list[str]:
+    """Name what a request needs for the pictures that a model draws of it."""
+    spec = catalogue.get(model)
     if spec is None:
-        return (request.model,)
+        return [model]
     inpaints = request.mask and spec.inpainting is not None
     named = [spec.id + INPAINTING_SUFFIX if inpaints else spec.id]
     control = control_of(spec, kind_of(request.control_type)) if request.control else None
@@ -80,4 +85,4 @@ def needs(catalogue: Catalogue, request: GenerationRequest) -> tuple[str, ...]:
         named.append(control.id)
         with suppress(LookupError):  # the engine says so
             named += [annotator.id for annotator in map_makers(catalogue.annotators, request.control_type)]
-    return tuple(named)
+    return named

@@ -13,6 +13,7 @@ from bot.ui.answers import guarded
 from bot.ui.house import House
 from bot.ui.info import picture_info
 from bot.ui.inputs import MAX_BYTES, check_file
+from bot.ui.like import LikeButton, kept_job, way_back
 from bot.ui.media import PICTURE_SUFFIXES, Media, media_of
 
 
@@ -34,7 +35,8 @@ class Info(commands.Cog):
         await interaction.response.defer(ephemeral=True, thinking=True)
         data = await self.house.fetch(image.url, MAX_BYTES)
         found = await self.house.service.read_info(data)
-        await interaction.followup.send(view=picture_info(image.name, found), ephemeral=True)
+        button = None if found is None else way_back(found, await kept_job(interaction, self.house, found))
+        await interaction.followup.send(view=picture_info(image.name, found, button), ephemeral=True)
 
     async def image_info(self, interaction: discord.Interaction[Any], message: discord.Message) -> None:
         """Read the first picture of a message."""
@@ -46,6 +48,7 @@ class Info(commands.Cog):
 
 async def setup(bot: commands.Bot) -> None:
     """Load the cog and its message command, which discord.py does not take from a cog by itself."""
+    bot.add_dynamic_items(LikeButton)
     cog = Info(bot.house)  # type: ignore[attr-defined]  # EaselClient carries it
     await bot.add_cog(cog)
 

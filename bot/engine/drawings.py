@@ -21,6 +21,33 @@ log = logging.getLogger(__name__)
 _ROUNDING = 1e-6
 
 
+Part = tuple[ModelSpec, list[int]]
+"""A model, and the numbers of the pictures that it draws."""
+
+
+def parts_of(request: GenerationRequest, catalogue: Catalogue) -> list[Part]:
+    """Choose what draws a request: a model, or, of a sheet that compares models, one after another.
+
+    `catalogue` has the drafts and inpainting weights, too. Raises ModelError, RequestError where something is there no more.
+    """
+    numbers: dict[str, list[int]] = {model: [] for model in request.models}
+    for n in range(request.count):
+        numbers[request.alone(n).model].append(n)
+    return [(_spec_of(request, model, catalogue), mine) for model, mine in numbers.items()]
+
+
+def _spec_of(request: GenerationRequest, model: str, catalogue: Catalogue) -> ModelSpec:
+    spec = catalogue.get(model)
+    if spec is None:
+        raise ModelError(f"The model {model!r} is not in the catalogue any more; choose another one.")
+    if request.quality == DRAFT:
+        draft = catalogue.get(model + DRAFT_SUFFIX)
+        if draft is None:
+            raise RequestError(f"{spec.name} draws no drafts here any more; leave the quality out.")
+        return draft
+    return catalogue.get(model + INPAINTING_SUFFIX) or spec if request.mask else spec
+
+
 @dataclass(slots=True, eq=False)
 class Drawing:
     """An admitted order.
@@ -29,7 +56,8 @@ class Drawing:
     engine's monotonic seconds. `fresh`: pictures whose prompt is not encoded yet. `todo`: pictures that are left to the pipeline and that
     no call of it has begun yet. `canvas`: the picture it begins from, encoded; `image_prompt`: its reference picture; `control_map`: the map
     that was made of its control picture, where that took an annotator. `enlarging`: it is being enlarged and needs no model.
-    `tiles`: its pictures are the tiles of one, which are redrawn, each from its own part. `before` and `after` are steps that were taken
+    `tiles`: its pictures are the tiles of one, which are redrawn, each from its own part. `later`: what other models draw of it, once
+    the pictures of this one are there. `before` and `after` are steps that were taken
     before it, and will be after. Times are seconds of the GPU thread, a shared pass being split by rows.
     """
 
@@ -45,6 +73,7 @@ class Drawing:
     image_prompt: ImagePrompt | None = None
     enlarging: bool = False
     tiles: Tiles | None = None
+    later: list[Part] = field(default_factory=lambda: list[Part]())
     before: int = 0
     after: int = 0
     retried: bool = False
@@ -87,6 +116,24 @@ class Drawing:
     def complete(self) -> bool:
         """Whether all its pictures are drawn, or lost."""
         return self._drawn + self._lost >= self.request.count
+
+    @property
+    def part_complete(self) -> bool:
+        """Whether all that its model draws is there, and another one goes on."""
+        left = sum(len(numbers) for _, numbers in self.later)
+        return bool(left) and self._drawn + self._lost >= self.request.count - left
+
+    def go_on(self, since: float) -> None:
+        """Let the next model draw its pictures; it is waited for `since` now."""
+        self.spec, self.fresh = self.later.pop(0)
+        self.since, self.canvas, self.image_prompt, self.retried = since, None, None, False
+
+    @property
+    def model(self) -> str:
+        """The model that draws now, as requests name it."""
+        waiting = {n for _, numbers in self.later for n in numbers}
+        mine = (n for n in range(self.request.count) if n not in waiting and n not in self._pictures)
+        return self.request.alone(next(mine, 0)).model
 
     def lose(self, n: int) -> bool:
         """Go on without a picture that came out broken; False where the request cannot: a list can, while it has any other."""
@@ -157,23 +204,15 @@ class Drawing:
 
 
 def drawing_of(order: Order, catalogue: Catalogue, arrived: int, since: float) -> Drawing:
-    """Begin an order, with the variant of its model that draws it. Raises ModelError or RequestError where there is none.
+    """Begin an order, with the variants of its models that draw it. Raises ModelError or RequestError where there is none.
 
     `catalogue` has the variants, `arrived` grows with every order, `since` is now in the engine's monotonic seconds.
     """
     request = order.request.told
-    spec = catalogue.get(request.model)
-    if spec is None:
-        raise ModelError(f"The model {request.model!r} is not in the catalogue any more; choose another one.")
-    if request.quality == DRAFT:
-        name, spec = spec.name, catalogue.get(request.model + DRAFT_SUFFIX)
-        if spec is None:
-            raise RequestError(f"{name} draws no drafts here any more; leave the quality out.")
-    elif request.mask:
-        spec = catalogue.get(request.model + INPAINTING_SUFFIX) or spec
+    (spec, pictures), *later = parts_of(request, catalogue)
     if not spec.negative_prompt:
         request = replace(request, negative_prompt="")
-    return Drawing(order, spec, request, arrived, since, list(range(request.count)))
+    return Drawing(order, spec, request, arrived, since, pictures, later=later)
 
 
 def owners(lanes: Iterable[Lane]) -> list[Drawing]:

@@ -21,8 +21,8 @@ _COUNTED_ONE_BY_ONE = 200
 Needs = Callable[[GenerationRequest], tuple[str, ...]]
 
 
-def _its_model(request: GenerationRequest) -> tuple[str, ...]:
-    return (request.model,)
+def _its_models(request: GenerationRequest) -> tuple[str, ...]:
+    return request.models
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Run:
 class Board:
     """Live jobs: each is waiting or running, and leaves when it is rendered or ends."""
 
-    def __init__(self, room: int = 1, needs: Needs = _its_model) -> None:
+    def __init__(self, room: int = 1, needs: Needs = _its_models) -> None:
         """`room` is how many pictures may be with the engine; a job with more is taken where nothing else is.
 
         `needs` names what has to be on disk for a request, as models are named.
@@ -82,12 +82,12 @@ class Board:
         self._needed[job.id] = self.needs(job.request)
         self._models.update(self._needed[job.id])
 
-    def take(self, may_run: Callable[[str], bool], listener: Callable[[str], GpuListener]) -> Run | None:
-        """Move the next job all of whose models `may_run` from the line to the running ones; None where there is none, or no room.
+    def take(self, is_here: Callable[[str], bool], listener: Callable[[str], GpuListener]) -> Run | None:
+        """Move the next job all of whose models `is_here` from the line to the running ones; None where there is none, or no room.
 
         Whoever is next waits for room, and is not overtaken by one that would fit.
         """
-        job_id = self._queue.first(lambda waiting: not all(map(may_run, self._needed[waiting])))
+        job_id = self._queue.first(lambda waiting: not all(map(is_here, self._needed[waiting])))
         if job_id is None or not self._has_room(job := self._jobs[job_id]):
             return None
         self._queue.pop(lambda waiting: waiting != job_id)

@@ -13,6 +13,7 @@ from discord import ui
 
 from bot.catalogue import Catalogue
 from bot.errors import RequestError
+from bot.generation import GenerationOptions
 from bot.limits import told_by
 from bot.prompts.describing import Description
 from bot.prompts.text import inert
@@ -83,4 +84,5 @@ class DrawWordsButton(ui.DynamicItem[ui.Button[Any]], template=r"easel:v1:words:
         check_may_draw(interaction, house)
         assert interaction.message is not None
         prompt, negative = words_of(interaction.message, self.which)
-        await interaction.response.send_modal(draw_form(prompt, negative, house.service.catalogue))
+        options = GenerationOptions(prompt, negative)
+        await interaction.response.send_modal(draw_form(options, house.service.catalogue))

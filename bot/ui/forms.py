@@ -83,12 +83,12 @@ def read_input_form(data: Mapping[str, Any], ref: InputRef) -> GenerationOptions
     return GenerationOptions(**{**values, **read_more(answers.get("more", ""))})
 
 
-def draw_form(prompt: str, negative_prompt: str, catalogue: Catalogue) -> ui.Modal:
-    """Build the form of a plain request, filled with words."""
+def draw_form(options: GenerationOptions, catalogue: Catalogue, more: str = "") -> ui.Modal:
+    """Build the form of a plain request, filled with its words and model; `more` are "key: value" lines."""
     form = ui.Modal(title="Draw this", custom_id=DRAW_FORM_ID, timeout=None)
-    form.add_item(_box("Prompt", "prompt", prompt, MAX_PROMPT_CHARS, required=True))
-    _add_choices(form, GenerationOptions(prompt, negative_prompt), catalogue)
-    form.add_item(_box("More, one “key: value” a line", "more", "", MORE_CHARS))
+    form.add_item(_box("Prompt", "prompt", options.prompt, MAX_PROMPT_CHARS, required=True))
+    _add_choices(form, options, catalogue)
+    form.add_item(_box("More, one “key: value” a line", "more", more, MORE_CHARS))
     form.stop()
     return form
 

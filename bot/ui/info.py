@@ -11,6 +11,7 @@ from discord import ui
 from bot import provenance
 from bot.catalogue import Catalogue
 from bot.generation import STANDARD, GenerationRequest, Job
+from bot.prompts.grids import compared
 from bot.prompts.text import inert
 from bot.prompts.upscaling import is_plain
 from bot.ui import words
@@ -27,7 +28,6 @@ def _when(moment: datetime | None) -> str:
 def job_info(job: Job, catalogue: Catalogue) -> ui.LayoutView:
     """Lay out a job's parameters, seeds, times and licence."""
     request = job.request
-    spec = catalogue.get(request.model)
     drawn = [
         ("Steps", str(request.num_inference_steps)),
         ("Guidance", words.number(request.guidance_scale)),
@@ -43,12 +43,14 @@ def job_info(job: Job, catalogue: Catalogue) -> ui.LayoutView:
         *([] if is_plain(request) else [("Seed", words.seeds(request))]),
         ("Asked for", f"by <@{job.origin.user_id}>, {_when(job.created_at)}"),
     ]
-    varied = {axis.name for axis in request.axes}
+    varied = compared(request)
     facts = [(label, value) for label, value in facts if label.lower() not in varied]
     if job.draw_s is not None:
         facts.append(("Drawn in", words.took(job.draw_s)))
-    if spec is not None:
-        facts.append(("Licence", spec.licence if not spec.licence_url else f"[{spec.licence}]({spec.licence_url})"))
+    specs = [spec for model in request.models if (spec := catalogue.get(model)) is not None]
+    licences = [f"[{spec.licence}]({spec.licence_url})" if spec.licence_url else spec.licence for spec in specs]
+    if licences:
+        facts.append(("Licence", ", ".join(dict.fromkeys(licences))))
     items: list[ui.Item[Any]] = [_prompts(request)]
     if request.prompts:
         chosen = list(dict.fromkeys(request.prompts))
@@ -67,8 +69,10 @@ def _prompts(request: GenerationRequest) -> ui.TextDisplay[Any]:
     return ui.TextDisplay(f"**Prompts**\n{fenced(listed, SHOWN_CHARS)}")
 
 
-def picture_info(file_name: str, info: provenance.PictureInfo | None) -> ui.LayoutView:
-    """Lay out what a picture file says of itself; None means it says nothing."""
+def picture_info(
+    file_name: str, info: provenance.PictureInfo | None, button: ui.Item[Any] | None = None
+) -> ui.LayoutView:
+    """Lay out what a picture file says of itself, and the button that draws from it; None means it says nothing."""
     name = inert(file_name, 100)
     if info is None:
         text = (
@@ -88,4 +92,6 @@ def picture_info(file_name: str, info: provenance.PictureInfo | None) -> ui.Layo
             ui.TextDisplay("\n".join(f"**{inert(label, 60)}** {inert(value, 200)}" for label, value in facts)[:1200])
         )
     items.append(ui.TextDisplay(f"-# read from {name}"))
+    if button is not None:
+        items.append(ui.ActionRow(button))
     return sealed(ui.Container(*items))

@@ -119,6 +119,67 @@ async def test_info_reads_our_own_picture_back(world: World) -> None:
     assert BEACH in "\n".join(texts(by_menu.components))
 
 
+async def test_info_draw_this_fills_a_form_that_draws_the_same_again(world: World) -> None:
+    text = (
+        "a_red *star*, on \\(blue\\)\nNegative prompt: fog\nSteps: 3, Sampler: Euler a, CFG scale: 2.5, Seed: 5, "
+        "Size: 144x96, Model: Pocket"
+    )
+    answer = last_answer(await world.ada.slash(world.channel, "info", image=("cat.png", png(parameters=text))))
+    form = await world.ada.click(answer.message, label="Draw this")
+    shown = str(form.modal)
+    for part in (
+        "a_red *star*",
+        "fog",
+        "steps: 3",
+        "guidance: 2.5",
+        "seed: 5",
+        "sampler: Euler a",
+        "width: 144",
+        "height: 96",
+    ):
+        assert part in shown
+    more = "steps: 3\nguidance: 2.5\nseed: 5\nsampler: Euler a\nwidth: 144\nheight: 96"
+    values = {"prompt": "a star", "negative_prompt": "fog", "model": ["pocket"], "aspect": ["keep"], "more": more}
+    message = await world.drawn(await world.ada.submit_modal(form, values))
+    (job,) = await world.easel.service.history(world.ada.id, limit=5)
+    request = job.request
+    assert (request.width, request.height, request.sampler, request.seed) == (144, 96, "Euler a", 5)
+    assert message.attachments
+
+
+async def test_info_of_our_own_picture_whose_request_is_gone_fills_the_form_from_its_file(world: World) -> None:
+    asked: dict[str, Any] = {"style": "neon", "lora": "chalk:0.5", "tiling": True, "quality": "draft", "steps": 2}
+    message = await world.drawn(await world.ada.slash(world.channel, "imagine", prompt=BEACH, seed=8, **asked))
+    data = await world.easel.client.http.get_from_cdn(message.attachments[0].url)
+    await world.ada.click(message.message, label="Delete")
+    answer = last_answer(await world.ada.slash(world.channel, "info", image=("x.png", data)))
+    shown = str((await world.ada.click(answer.message, label="Draw this")).modal)
+    for line in ("seed: 8", "style: neon", "lora: chalk:0.5", "tiling: yes", "quality: draft", "width: 128"):
+        assert line in shown
+
+
+async def test_info_of_a_picture_drawn_from_another_offers_no_form_of_words(world: World) -> None:
+    asked: dict[str, Any] = {"prompt": BEACH, "steps": 2, "image": ("red.png", png())}
+    message = await world.drawn(await world.ada.slash(world.channel, "imagine", **asked))
+    data = await world.easel.client.http.get_from_cdn(message.attachments[0].url)
+    await world.ada.click(message.message, label="Delete")
+    answer = last_answer(await world.ada.slash(world.channel, "info", image=("x.png", data)))
+    assert labels(answer.components) == []
+
+
+async def test_info_of_a_kept_request_opens_its_own_form_and_of_a_strangers_private_one_does_not(world: World) -> None:
+    asked: dict[str, Any] = {"prompt": BEACH, "steps": 2, "seed": 8, "private": True}
+    await world.drawn(await world.ada.slash(world.channel, "imagine", **asked))
+    (job,) = await world.easel.service.history(world.ada.id, limit=5)
+    data = await world.easel.service.read_picture(job.files[0])
+    own = last_answer(await world.ada.slash(world.channel, "info", image=("x.png", data)))
+    assert labels(own.components) == ["Edit"]
+    form = await world.ada.click(own.message, label="Edit")
+    assert "seed: 8" in str(form.modal)
+    others = last_answer(await world.bob.slash(world.channel, "info", image=("x.png", data)))
+    assert labels(others.components) == ["Draw this"]
+
+
 @pytest.mark.parametrize(
     ("name", "data"),
     [

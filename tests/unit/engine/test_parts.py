@@ -14,7 +14,7 @@ from bot.engine.diffusers_engine import DiffusersEngine
 from bot.engine.models import locate_parts
 from bot.engine.weights import ModelFiles
 from bot.errors import ModelError
-from bot.generation import FetchProgress, InputPictures
+from bot.generation import FetchProgress, InputPictures, Variant
 from bot.parts import find_part, name_of, needs, parts_of
 from tests.unit.engine.fakes import POCKET, ROOT, FakeHub, Notes, request
 from tests.unit.engine.orders import error_of
@@ -183,6 +183,17 @@ controls = { union = "o/union", tile = "o/tile" }
     found = find_part(catalogue, "a+inpainting")
     assert found is not None
     assert found.variant == "fp16"
+
+
+def test_needs_of_a_sheet_over_models_name_those_of_each(tmp_path: Path) -> None:
+    catalogue = catalogue_of('controls = { canny = "someone/edges" }', tmp_path)
+    other = replace(catalogue["mine"], id="other", controls={})
+    catalogue = replace(catalogue, models=(*catalogue.models, other))
+    sheet = request(
+        model="mine", control=GIVEN, control_type="canny", count=3,
+        variants=(Variant(model="other"), Variant(), Variant(model="other")),
+    )  # fmt: skip
+    assert needs(catalogue, sheet) == ("other", "mine", "mine+canny")
 
 
 def test_inpainting_weights_without_the_variant_of_their_model_are_drawn_with(hub: FakeHub, tmp_path: Path) -> None:
