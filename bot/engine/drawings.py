@@ -57,7 +57,8 @@ class Drawing:
 
     `request` is the order's with what its model does not take left out. `since`: since when it waits for its model, in the
     engine's monotonic seconds. `fresh`: pictures whose prompt is not encoded yet. `todo`: pictures that are left to the pipeline and that
-    no call of it has begun yet. `canvas`: the picture it begins from, encoded; `image_prompt`: its reference picture. `enlarging`: it is being enlarged and needs no model.
+    no call of it has begun yet. `canvas`: the picture it begins from, encoded; `image_prompt`: its reference picture; `control_map`: the map
+    that was made of its control picture, where that took an annotator. `enlarging`: it is being enlarged and needs no model.
     `tiles`: its pictures are the tiles of one, which are redrawn, each from its own part. `later`: what other models draw of it, once
     the pictures of this one are there. `before` and `after` are steps that were taken
     before it, and will be after. `made_on` is the device and dtype of its pictures. Times are seconds of the GPU thread, a shared pass being split by rows.
@@ -71,6 +72,7 @@ class Drawing:
     fresh: list[int]
     todo: list[int] = field(default_factory=list[int])
     canvas: Canvas | None = None
+    control_map: RawPicture | None = None
     image_prompt: ImagePrompt | None = None
     enlarging: bool = False
     tiles: Tiles | None = None
