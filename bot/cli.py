@@ -1,41 +1,38 @@
-"""The shell: `python -m bot run|demo|generate|upscale|doctor|models|verify`. Errors are one sentence and an exit code of `bot/exits.py`."""
+"""The shell: `python -m bot run|demo|generate|doctor|models|verify`, and what `bot/cli_pictures.py` adds. Errors are one sentence and an exit code of `bot/exits.py`."""
 
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bot import __version__
 from bot.catalogue import ASPECTS, CONTROL_TYPES, Catalogue, ModelSpec
+from bot.cli_pictures import PICTURE_COMMANDS, add_picture_commands
 from bot.config import Settings, open_to_others, read_environment
 from bot.entries import Entry
-from bot.errors import EaselError, InvalidOutput, RequestError
+from bot.errors import EaselError, RequestError
 from bot.exits import EXIT_FAILED, exit_code
 from bot.generation import (
-    PLAIN,
     QUALITIES,
     FetchProgress,
     GenerationOptions,
     GenerationRequest,
     InputRef,
-    Progress,
-    together,
 )
 from bot.logs import know_secrets, redact
 from bot.prompts.grids import read_axis
+from bot.shell import check_output, draw_to_files, log_as_set, make_folder, quiet
 
 if TYPE_CHECKING:
-    from bot.library import Studio
+    pass
 
 INTERRUPTED = 130
 DEFAULT_PORT = 8765
-DRAWN_TOGETHER = 16
-"""Pictures of --prompts that are drawn in shared passes; an interruption loses no more than these."""
 VERIFY = (
     "Say what a picture file tells of who made it. The exit code is 0 where this Easel signed it and it is unchanged, 2 where "
     "it carries marks that prove nothing, 3 where its credentials are broken, 4 where it carries none, 1 where it cannot be read."
@@ -90,7 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="the same bot in a local page that looks like Discord", allow_abbrev=False)
     demo.add_argument("--port", type=int, default=DEFAULT_PORT, help=f"where the page is served ({DEFAULT_PORT})")
     _add_generate(commands)
-    _add_upscale(commands)
+    add_picture_commands(commands)
     commands.add_parser("doctor", help="check token, GPU, disk, models and database", allow_abbrev=False)
     verify = commands.add_parser("verify", help="say who made a picture file", description=VERIFY, allow_abbrev=False)
     verify.add_argument("file", metavar="FILE", help="a PNG, JPEG or WebP picture")
@@ -99,24 +96,6 @@ def build_parser() -> argparse.ArgumentParser:
     fetch = actions.add_parser("fetch", help="download a model ahead of time", allow_abbrev=False)
     fetch.add_argument("model", metavar="ID", help="the id of a model or annotator, as the list has it")
     return parser
-
-
-def _add_upscale(commands: Any) -> None:
-    parser = commands.add_parser(
-        "upscale",
-        help="enlarge a picture",
-        description="Enlarge a picture with a super-resolution network; docs/upscalers.md says how to install one.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("file", metavar="FILE", help="a PNG, JPEG or WebP picture of at most 2048 px a side")
-    parser.add_argument(
-        "-o", "--output", metavar="PATH", help="the file to write (FILE's name with -2x.png or -4x.png)"
-    )
-    parser.add_argument("--factor", type=int, default=2, metavar="N", help="2 or 4 (2)")
-    parser.add_argument(
-        "--mode", default=PLAIN, metavar="MODE", help="plain, or detail: redraw the details after that (plain)"
-    )
-    parser.add_argument("--prompt", default="", metavar="TEXT", help="what it shows, where its file does not say so")
 
 
 def _add_generate(commands: Any) -> None:
@@ -170,6 +149,18 @@ def _add_generate(commands: Any) -> None:
     option("control_type", metavar="KIND", help=f"how to read it: {', '.join(CONTROL_TYPES)}")
     option("control_scale", type=float, metavar="X", help="how strictly to follow it (1)")
     option("reference", metavar="FILE", help="a picture whose subject and style to take up, where the model reads some")
+    option(
+        "base_seed",
+        type=int,
+        metavar="N",
+        help="vary the picture of this seed, by noise between its and that of --seed",
+    )
+    option(
+        "variation",
+        type=float,
+        metavar="X",
+        help="how far from it: 0 is it, 0.2 as Vary, 0.6 as Vary strong, 1 is --seed's",
+    )
     option("tiling", action="store_true", help="let opposite edges fit together, for patterns")
     option(
         "quality",
@@ -185,7 +176,7 @@ def _add_generate(commands: Any) -> None:
 def _run(settings: Settings, options: argparse.Namespace) -> int:
     from bot.app import run_bot
 
-    _log(settings)
+    log_as_set(settings)
     return run_bot(settings)
 
 
@@ -195,7 +186,7 @@ def _demo(settings: Settings, options: argparse.Namespace) -> int:
     port: int = getattr(options, "port", DEFAULT_PORT)
     if not 0 <= port <= 65535:
         raise RequestError(f"A port is a number from 0 to 65535, not {port}.")
-    _log(settings)
+    log_as_set(settings)
     return run_demo(settings, port)
 
 
@@ -210,7 +201,7 @@ def _run_or_demo(settings: Settings, options: argparse.Namespace) -> int:
 def _generate(settings: Settings, options: argparse.Namespace) -> int:
     from bot.library import INPUTS, Studio, random_seed
 
-    _quiet(settings)
+    quiet(settings)
     if options.prompt is not None and options.prompts is not None:
         raise RequestError("Give either a prompt or --prompts FILE, not both.")
     if options.prompt is options.prompts is options.like is None:
@@ -234,37 +225,18 @@ def _generate(settings: Settings, options: argparse.Namespace) -> int:
             raise RequestError(f"Prompt {index + 1} of {options.prompts}: {error}") from None
     base_seed = requests[0].seed
     paths = output_paths(options, [1 if request.axes else request.count for request in requests], base_seed)
-    _draw(studio, requests, paths, private=options.private)
-    return 0
-
-
-def _upscale(settings: Settings, options: argparse.Namespace) -> int:
-    from bot.library import Studio
-
-    _quiet(settings)
-    source = Path(options.file)
-    path = Path(options.output or f"{source.stem}-{options.factor}x.png")
-    if path.is_dir():
-        path = path / f"{source.stem}-{options.factor}x.png"
-    _check_output(path)
-    studio = Studio(settings)
-    request = studio.to_upscale(source, factor=options.factor, mode=options.mode, prompt=options.prompt)
-    _draw(studio, [request], [[path]], private=False)
+    draw_to_files(studio, requests, paths, private=options.private)
     return 0
 
 
 def _options(
     options: argparse.Namespace, prompt: str, seed: int | None, inputs: Mapping[str, InputRef]
 ) -> GenerationOptions:
-    return GenerationOptions(
-        prompt, negative_prompt=options.negative_prompt, model=options.model, aspect=options.aspect,
-        width=options.width, height=options.height, count=options.count, steps=options.steps,
-        guidance=options.guidance, seed=seed, sampler=options.sampler, private=options.private, spoiler=options.spoiler,
-        quality=options.quality, lora=options.lora, style=options.style, strength=options.strength, control_type=options.control_type,
-        control_scale=options.control_scale, tiling=options.tiling, image=inputs.get("image"), mask=inputs.get("mask"),
-        control=inputs.get("control"), reference=inputs.get("reference"),
-        axes=tuple(read_axis(f"--grid-{side}", text) for side in "xy" if (text := getattr(options, f"grid_{side}"))),
-    )  # fmt: skip
+    given = {
+        item.name: getattr(options, item.name) for item in fields(GenerationOptions) if hasattr(options, item.name)
+    }
+    axes = tuple(read_axis(f"--grid-{side}", text) for side in "xy" if (text := getattr(options, f"grid_{side}")))
+    return GenerationOptions(**{**given, "prompt": prompt, "seed": seed, "axes": axes, **inputs})
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -296,135 +268,33 @@ def output_paths(options: argparse.Namespace, counts: Sequence[int], base_seed: 
         path = Path(options.output or f"easel-{base_seed}.png")
         if path.is_dir():
             path = path / f"easel-{base_seed}.png"
-        _check_output(path)
+        check_output(path)
         folder, stems = path.parent, [path.stem]
-    _make_folder(folder)
+    make_folder(folder)
     return [
         [folder / f"{prefix}{stem}{f'-{n + 1}' if count > 1 else ''}.png" for n in range(count)]
         for stem, count in zip(stems, counts, strict=True)
     ]
 
 
-def _check_output(path: Path) -> None:
-    if path.suffix.lower() != ".png":
-        raise RequestError(f"Pictures are written as PNG; name a file that ends in .png, not {path.name}.")
-    _make_folder(path.parent)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RequestError(f"The folder {folder} cannot be made: {error.strerror}; name another output.") from None
-    if not os.access(folder, os.W_OK):
-        raise RequestError(f"The folder {folder} cannot be written to; name another output.")
-
-
-class _Bar:
-    """Shows steps on a tqdm bar; the listener of every request in turn."""
-
-    def __init__(self, bar: Any) -> None:
-        self._bar = bar
-        self._before = 0
-
-    def begin(self, request: GenerationRequest) -> None:
-        """Another request starts where the last one ended."""
-        self._before = self._bar.n
-        self._bar.set_postfix_str(f"seed {request.seed}", refresh=False)
-
-    def cancelled(self) -> bool:
-        return False
-
-    def wants_preview(self) -> bool:
-        return False
-
-    def on_progress(self, progress: Progress) -> None:
-        # A request may take more or fewer steps than planned: its batches depend on the memory there is.
-        self._bar.total = max(self._bar.total, self._before + progress.steps)
-        self._bar.update(self._before + progress.step - self._bar.n)
-
-    def on_load(self, progress: FetchProgress) -> None:
-        self._bar.set_description_str("drawing" if progress.done_bytes else f"loading {progress.model}")
-
-
-def _draw(
-    studio: Studio, requests: Sequence[GenerationRequest], paths: Sequence[Sequence[Path]], *, private: bool
-) -> None:
-    from tqdm import tqdm
-
-    from bot.files.sheet import draw_sheet
-
-    marker = studio.marker  # a broken certificate stops it before anything is drawn
-    rounds = list(_rounds(requests, paths))
-    missing: list[Path] = []
-    with tqdm(total=sum(r.steps_taken for r, _ in rounds), desc="starting", unit="step", file=sys.stderr) as bar:
-        listener = _Bar(bar)
-
-        def fetching(progress: FetchProgress) -> None:
-            total = "?" if progress.total_bytes is None else f"{progress.total_bytes / 1e9:.1f}"
-            bar.set_description_str(f"fetching {progress.done_bytes / 1e9:.1f} of {total} GB")
-
-        for request, files in rounds:
-            listener.begin(request)
-            result = studio.draw(request, listener, fetching)
-            if result.note:
-                bar.write(result.note, file=sys.stderr)
-            pictures = [draw_sheet(request, result.pictures)] if request.axes else result.pictures
-            for picture in pictures:
-                path = files[picture.n]
-                marks = studio.marks(request, picture, result)
-                _write(path, marker.png(picture, marks, title=path.name), private=private)
-                bar.write(str(path))
-            drawn = {picture.n for picture in pictures}
-            missing += [path for n, path in enumerate(files) if n not in drawn]
-    if missing:
-        names = ", ".join(path.name for path in missing)
-        raise InvalidOutput(f"These came out broken and are missing: {names}; try another seed for them.")
-
-
-def _rounds(
-    requests: Sequence[GenerationRequest], paths: Sequence[Sequence[Path]]
-) -> Iterator[tuple[GenerationRequest, list[Path]]]:
-    """Put prompts together as far as their pictures are drawn and kept in memory at once; each with all its files."""
-    start = 0
-    while start < len(requests):
-        end = start + 1
-        while end < len(requests) and sum(request.count for request in requests[start : end + 1]) <= DRAWN_TOGETHER:
-            end += 1
-        yield together(requests[start:end]), [path for files in paths[start:end] for path in files]
-        start = end
-
-
-def _write(path: Path, data: bytes, *, private: bool) -> None:
-    """Write a whole file or none: a picture under its name is never half of one."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with open(part, "wb", opener=lambda name, flags: os.open(name, flags, 0o600 if private else 0o666)) as file:
-            file.write(data)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
 def _doctor(settings: Settings, options: argparse.Namespace) -> int:
     from bot.doctor import run_doctor
 
-    _quiet(settings)
+    quiet(settings)
     return run_doctor(settings)
 
 
 def _verify(settings: Settings, options: argparse.Namespace) -> int:
     from bot.verify import run_verify
 
-    _quiet(settings)
+    quiet(settings)
     return run_verify(settings, Path(options.file))
 
 
 def _models(settings: Settings, options: argparse.Namespace) -> int:
     from bot.engine.models import load_catalogue, model_files
 
-    _quiet(settings)
+    quiet(settings)
     catalogue = load_catalogue(settings)
     files = model_files(catalogue, settings)
     if options.action == "fetch":
@@ -494,20 +364,6 @@ def _fetch(files: Any, model_id: str) -> int:
     return 0
 
 
-def _log(settings: Settings) -> None:
-    from bot.logs import set_up_logging
-
-    set_up_logging(settings.log_level, settings.log_format, (settings.discord_token, settings.hf_token))
-
-
-def _quiet(settings: Settings) -> None:
-    """Short commands say what went wrong in a sentence of their own; the log is for who asks for it."""
-    if settings.log_level == "debug":
-        _log(settings)
-    else:
-        logging.getLogger("bot").setLevel(logging.CRITICAL)
-
-
 def _fail(sentence: str, code: int = EXIT_FAILED) -> int:
     print(f"easel: {redact(sentence)}", file=sys.stderr)
     return code
@@ -517,7 +373,7 @@ _COMMANDS = {
     "run": _run,
     "demo": _demo,
     "generate": _generate,
-    "upscale": _upscale,
+    **PICTURE_COMMANDS,
     "doctor": _doctor,
     "models": _models,
     "verify": _verify,

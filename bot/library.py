@@ -11,14 +11,14 @@ import secrets
 import threading
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from bot import __version__, provenance
 from bot.catalogue import Catalogue
@@ -28,9 +28,7 @@ from bot.engine.base import DirectEngine, Listener, Weights
 from bot.engine.models import compiled_dir, hub_cache, load_catalogue, load_wildcards, model_files, models_root
 from bot.errors import RequestError
 from bot.files.archive import INPUT_SIDE_PX
-from bot.files.credentials import TYPES, Credentials
 from bot.files.decode import decode
-from bot.files.encode import XMP_KEYWORD, exif_of
 from bot.files.inputs import InputShelf
 from bot.files.marker import Marker, load_marker
 from bot.generation import (
@@ -46,9 +44,12 @@ from bot.generation import (
 )
 from bot.limits import MAX_PROMPT_CHARS, checked_text, resolve, told_by
 from bot.moderation import Moderator
+from bot.picture import to_image
 from bot.prompts.again import as_told, options_from, options_told, overridden
+from bot.prompts.describing import SIDE_PX, Description, choose_captioner
+from bot.prompts.pictures import USUAL_EXPAND
 from bot.prompts.upscaling import check_upscale, resolve_upscale
-from bot.provenance import EASEL_KEY, PARAMETERS_KEY, Marks, PictureInfo, read_info
+from bot.provenance import Marks, PictureInfo, read_info
 
 INPUTS = ("image", "mask", "control", "reference")
 """The options that are pictures."""
@@ -137,16 +138,43 @@ class Studio:
         self._moderator.check(request.prompt, request.negative_prompt)
         return request
 
+    def to_expand(
+        self, picture: Image.Image | str | os.PathLike[str], options: GenerationOptions, *, side: str, amount: int
+    ) -> GenerationRequest:
+        """Take in a picture to go on beyond its edges and complete the request; `amount` is percent. Raises as `take_input`."""
+        wide, mask = self._inputs.widen(self.take_input(picture).digest, side, amount)
+        return self.prepare(replace(options, image=wide, mask=mask))
+
+    def describe(
+        self,
+        picture: Image.Image | str | os.PathLike[str],
+        annotator: str | None = None,
+        on_fetch: Callable[[FetchProgress], None] | None = None,
+    ) -> Description:
+        """Put a picture into words on this thread, after downloading the captioner that is asked for where it is missing.
+
+        Raises as `take_input`, ModelError where there is no captioner, GenerationError.
+        """
+        spec = choose_captioner(self.catalogue, annotator, self._weights.is_local)
+        decoded = decode(_data_of(picture), SIDE_PX)
+        assert decoded.picture is not None
+        texts, size = (
+            self._texts_of(picture)
+            if isinstance(picture, Image.Image)
+            else (decoded.texts, (decoded.width, decoded.height))
+        )
+        with self._lock:
+            if not self._weights.is_local(spec.id):
+                self._weights.fetch(spec.id, on_fetch or _ignore, Silence().cancelled)
+            self._engine.start()
+            words = self._engine.describe(spec.id, decoded.picture, Silence())
+        self._moderator.check(words)
+        return Description(words, spec.id, read_info(texts, size))
+
     def _take_in(
         self, picture: Image.Image | str | os.PathLike[str], *, mask: bool = False, whole: bool = False
     ) -> tuple[InputRef, PictureInfo | None]:
-        if isinstance(picture, Image.Image):
-            buffer = BytesIO()
-            picture.save(buffer, "PNG")
-            data = buffer.getvalue()
-        else:
-            data = _bytes_of(picture)
-        decoded = decode(data, INPUT_SIDE_PX, mask=mask)
+        decoded = decode(_data_of(picture), INPUT_SIDE_PX, mask=mask)
         if whole:
             check_upscale(decoded.width, decoded.height, 1)
         opened = decoded.picture
@@ -160,14 +188,15 @@ class Studio:
         listener: Listener | None = None,
         on_fetch: Callable[[FetchProgress], None] | None = None,
     ) -> GenerationResult:
-        """Draw a prepared request on this thread, after downloading its model where that is missing.
+        """Draw a prepared request on this thread, after downloading its models where one is missing.
 
         Raises ModelError, GenerationError and their kin.
         """
         listener = listener or Silence()
         with self._lock:
-            if not self._weights.is_local(request.model):
-                self._weights.fetch(request.model, on_fetch or _ignore, listener.cancelled)
+            for model in request.models:
+                if not self._weights.is_local(model):
+                    self._weights.fetch(model, on_fetch or _ignore, listener.cancelled)
             self._engine.start()
             return self._engine.generate(request, listener, self._inputs.for_request(request))
 
@@ -183,6 +212,14 @@ class Studio:
             request, picture.n, job_id="", model_name=name, device=result.device, dtype=result.dtype,
             version=__version__, lora_hashes=lora_hashes(self.catalogue, request),
         )  # fmt: skip
+
+
+def _data_of(picture: Image.Image | str | os.PathLike[str]) -> bytes:
+    if not isinstance(picture, Image.Image):
+        return _bytes_of(picture)
+    buffer = BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _bytes_of(path: str | os.PathLike[str]) -> bytes:
@@ -210,51 +247,6 @@ class Silence:
         """Ignore it."""
 
 
-class Picture(Image.Image):
-    """A Pillow image that writes what made it into the file it is saved to, and signs it."""
-
-    credentials: Credentials
-
-    def save(self, fp: Any, format: str | None = None, **params: Any) -> None:
-        """Save as Pillow does; PNG, JPEG and WebP get the texts, the IPTC mark and Content Credentials, last.
-
-        Raises StorageError where it cannot be signed.
-        """
-        suffix = os.path.splitext(str(getattr(fp, "name", fp)))[1]
-        name = (format or suffix.lstrip(".")).upper()
-        name = "JPEG" if name == "JPG" else name
-        kind = TYPES.get(name)
-        if kind is None:
-            super().save(fp, format, **params)
-            return
-        self._tell(name, params)
-        buffer = BytesIO()
-        super().save(buffer, name, **params)
-        if isinstance(fp, (str, bytes, os.PathLike)):
-            path = Path(os.fsdecode(cast("str", fp)))
-            path.write_bytes(self.credentials.sign(buffer.getvalue(), kind, title=path.name))
-        else:
-            title = Path(str(getattr(fp, "name", f"picture.{name.lower()}"))).name
-            fp.write(self.credentials.sign(buffer.getvalue(), kind, title=title))
-
-    def _tell(self, name: str, params: dict[str, Any]) -> None:
-        """Add what the picture says of itself to the arguments of Pillow's save, unless the caller has."""
-        xmp = self.info.get("xmp")
-        texts = {key: text for key in (PARAMETERS_KEY, EASEL_KEY) if isinstance(text := self.info.get(key), str)}
-        if name != "PNG":
-            params.setdefault("xmp", xmp)
-            params.setdefault("exif", exif_of(texts))
-        elif "pnginfo" not in params:
-            params["pnginfo"] = info = PngInfo()
-            for keyword, text in texts.items():
-                if keyword == EASEL_KEY or not text.isascii():
-                    info.add_itxt(keyword, text)
-                else:
-                    info.add_text(keyword, text)
-            if isinstance(xmp, bytes):
-                info.add_itxt(XMP_KEYWORD, xmp.decode("utf-8"))
-
-
 def generate_image(
     prompt: str = "",
     *,
@@ -279,19 +271,22 @@ def generate_image(
     control_scale: float | None = None,
     reference: Image.Image | str | os.PathLike[str] | None = None,
     tiling: bool = False,
+    base_seed: int | None = None,
+    variation: float | None = None,
 ) -> Image.Image:
     """Draw one picture and give it as a Pillow image.
 
     The options are those of `/imagine`; what is left out comes from the model's defaults, or from `like`: a picture whose file says what
     made it, which is drawn again but for what is given. Sizes are pixels, multiples
-    of 8; `lora` is "name", "name:0.8" or several with commas; `image`, `mask`, `control` and `reference` are Pillow images or files' paths. `image.info` of what is returned has the texts "parameters" and "easel", which `image.save("output.png")` writes into the file.
+    of 8; `lora` is "name", "name:0.8" or several with commas; `image`, `mask`, `control` and `reference` are Pillow images or files' paths; `variation` is how far, from 0 to 1, the noise is
+    from that of `base_seed` on the way to that of `seed`. `image.info` of what is returned has the texts "parameters" and "easel", which `image.save("output.png")` writes into the file.
     The first call loads the model, which stays in memory. Where the model does not read a prompt to its end, a warning says from where on.
     Raises EaselError with a sentence that says what to do.
     """
     images = generate_images(
         prompt, like=like, negative_prompt=negative_prompt, model=model, aspect=aspect, width=width, height=height, count=1,
         steps=steps, guidance=guidance, seed=seed, sampler=sampler, quality=quality, style=style, lora=lora, image=image, strength=strength, mask=mask,
-        control=control, control_type=control_type, control_scale=control_scale, reference=reference, tiling=tiling,
+        control=control, control_type=control_type, control_scale=control_scale, reference=reference, tiling=tiling, base_seed=base_seed, variation=variation,
     )  # fmt: skip
     return images[0]
 
@@ -333,15 +328,37 @@ def upscale_image(
     return to_image(picture, studio.marks(request, picture, result), marker)
 
 
-def to_image(picture: RawPicture, marks: Marks, marker: Marker) -> Image.Image:
-    """Make a Pillow image that carries its marks."""
-    picture = marker.watermarked(picture)
-    image = Image.frombytes("RGB", (picture.width, picture.height), picture.pixels)
-    image.info.update(marks.chunks)
-    image.info["xmp"] = marks.xmp.encode("utf-8")
-    image.__class__ = Picture
-    image.credentials = marker.credentials  # type: ignore[attr-defined]  # it is a Picture now
-    return image
+def expand_image(
+    image: Image.Image | str | os.PathLike[str],
+    prompt: str,
+    *,
+    side: str = "all",
+    amount: int = USUAL_EXPAND,
+    negative_prompt: str | None = None,
+    model: str | None = None,
+    seed: int | None = None,
+) -> Image.Image:
+    """Draw what lies beyond the edges of a picture, a Pillow image or a file's path; `prompt` says what the whole shows.
+
+    `side` is one of all, left, right, top, bottom, left and right, top and bottom; `amount` is what is added, in percent of the picture's width or
+    height, 10 to 100. What is returned saves its marks as that of `generate_image`. Raises EaselError with a sentence that says what to do.
+    """
+    studio = _studio()
+    marker = studio.marker
+    options = GenerationOptions(prompt, negative_prompt, model, seed=seed)
+    request = studio.to_expand(image, options, side=side, amount=amount)
+    result = studio.draw(request)
+    (picture,) = result.pictures
+    return to_image(picture, studio.marks(request, picture, result), marker)
+
+
+def describe_image(image: Image.Image | str | os.PathLike[str], *, annotator: str | None = None) -> Description:
+    """Put a picture into words, a Pillow image or a file's path.
+
+    `annotator` is a captioner of the catalogue, None the first that is here. The description's `prompt` are the words, its `info` is what the
+    picture says of its making, None where it does not. Raises EaselError with a sentence that says what to do.
+    """
+    return _studio().describe(image, annotator)
 
 
 @lru_cache(maxsize=1)

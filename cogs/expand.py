@@ -12,14 +12,12 @@ from discord.ext import commands
 
 from bot import limits
 from bot.generation import GenerationOptions, GenerationRequest, InputRef
-from bot.prompts.pictures import MAX_EXPAND, MIN_EXPAND, SIDES, expanded_size
+from bot.prompts.pictures import MAX_EXPAND, MIN_EXPAND, SIDES, USUAL_EXPAND, expanded_size
 from bot.ui.buttons import check_may_draw, draw
 from bot.ui.choices import models_matching
 from bot.ui.house import House, age_restricted, house_of
 from bot.ui.inputs import NOT_YET, check_file, take
 from bot.ui.media import Media
-
-USUAL = 50
 
 
 class Expand(commands.Cog):
@@ -46,7 +44,7 @@ class Expand(commands.Cog):
         image: discord.Attachment,
         prompt: Range[str, 1, limits.MAX_PROMPT_CHARS],
         side: str = "all",
-        amount: Range[int, MIN_EXPAND, MAX_EXPAND] = USUAL,
+        amount: Range[int, MIN_EXPAND, MAX_EXPAND] = USUAL_EXPAND,
         negative_prompt: Range[str, 0, limits.MAX_NEGATIVE_CHARS] | None = None,
         model: str | None = None,
         seed: Range[int, 0, limits.MAX_SEED] | None = None,

@@ -267,7 +267,7 @@ class DiffusersEngine:
 
         def tell(done: int, total: int) -> None:
             for drawing in waiting:
-                drawing.order.listener.on_load(FetchProgress(drawing.request.model, done, total))
+                drawing.order.listener.on_load(FetchProgress(drawing.model, done, total))
 
         def load() -> None:
             self.residents.load(model, self._at_work(), tell)
@@ -532,6 +532,8 @@ class DiffusersEngine:
             if drawing.complete:
                 drawing.finish()
                 self._forget(drawing)
+            elif drawing.part_complete:
+                drawing.go_on(self._tick())
 
     def _relieve(self) -> None:
         self._lanes.dissolve()

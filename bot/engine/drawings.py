@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,6 +24,33 @@ UNREAD_CHARS = 80
 _ROUNDING = 1e-6
 
 
+Part = tuple[ModelSpec, list[int]]
+"""A model, and the numbers of the pictures that it draws."""
+
+
+def parts_of(request: GenerationRequest, catalogue: Catalogue, done: Collection[int] = ()) -> list[Part]:
+    """Choose what draws a request: a model, or, of a sheet that compares models, one after another.
+
+    `catalogue` has the drafts and inpainting weights, too; the pictures numbered in `done` are there already. Raises ModelError, RequestError where something is there no more.
+    """
+    numbers: dict[str, list[int]] = {model: [] for model in request.models}
+    for n in (n for n in range(request.count) if n not in done):
+        numbers[request.alone(n).model].append(n)
+    return [(_spec_of(request, model, catalogue), mine) for model, mine in numbers.items() if mine]
+
+
+def _spec_of(request: GenerationRequest, model: str, catalogue: Catalogue) -> ModelSpec:
+    spec = catalogue.get(model)
+    if spec is None:
+        raise ModelError(f"The model {model!r} is not in the catalogue any more; choose another one.")
+    if request.quality == DRAFT:
+        draft = catalogue.get(model + DRAFT_SUFFIX)
+        if draft is None:
+            raise RequestError(f"{spec.name} draws no drafts here any more; leave the quality out.")
+        return draft
+    return catalogue.get(model + INPAINTING_SUFFIX) or spec if request.mask else spec
+
+
 @dataclass(slots=True, eq=False)
 class Drawing:
     """An admitted order.
@@ -31,7 +58,8 @@ class Drawing:
     `request` is the order's with what its model does not take left out. `since`: since when it waits for its model, in the
     engine's monotonic seconds. `fresh`: pictures whose prompt is not encoded yet. `todo`: pictures that are left to the pipeline and that
     no call of it has begun yet. `canvas`: the picture it begins from, encoded; `image_prompt`: its reference picture. `enlarging`: it is being enlarged and needs no model.
-    `tiles`: its pictures are the tiles of one, which are redrawn, each from its own part. `before` and `after` are steps that were taken
+    `tiles`: its pictures are the tiles of one, which are redrawn, each from its own part. `later`: what other models draw of it, once
+    the pictures of this one are there. `before` and `after` are steps that were taken
     before it, and will be after. `made_on` is the device and dtype of its pictures. Times are seconds of the GPU thread, a shared pass being split by rows.
     """
 
@@ -46,6 +74,7 @@ class Drawing:
     image_prompt: ImagePrompt | None = None
     enlarging: bool = False
     tiles: Tiles | None = None
+    later: list[Part] = field(default_factory=lambda: list[Part]())
     before: int = 0
     after: int = 0
     retried: bool = False
@@ -59,7 +88,7 @@ class Drawing:
     _said: int = 0
     _lost: int = 0
     _finished: list[RawPicture] = field(default_factory=list[RawPicture])
-    _unread: dict[str, dict[int, str]] = field(default_factory=dict[str, dict[int, str]])
+    _unread: dict[tuple[str, str], dict[int, str]] = field(default_factory=dict[tuple[str, str], dict[int, str]])
 
     def __post_init__(self) -> None:
         self._shares.update(dict.fromkeys(self.order.done, 1.0))
@@ -94,6 +123,24 @@ class Drawing:
         """Whether all its pictures are drawn, now or before, or lost."""
         return len(self.order.done) + self._drawn + self._lost >= self.request.count
 
+    @property
+    def part_complete(self) -> bool:
+        """Whether all that its model draws is there, and another one goes on."""
+        left = sum(len(numbers) for _, numbers in self.later)
+        return bool(left) and len(self.order.done) + self._drawn + self._lost >= self.request.count - left
+
+    def go_on(self, since: float) -> None:
+        """Let the next model draw its pictures; it is waited for `since` now."""
+        self.spec, self.fresh = self.later.pop(0)
+        self.since, self.canvas, self.image_prompt, self.retried = since, None, None, False
+
+    @property
+    def model(self) -> str:
+        """The model that draws now, as requests name it."""
+        waiting = {n for _, numbers in self.later for n in numbers}
+        mine = (n for n in range(self.request.count) if n not in waiting and n not in self._pictures)
+        return self.request.alone(next(mine, 0)).model
+
     def lose(self, n: int) -> bool:
         """Go on without a picture that came out broken; False where the request cannot: a list can, while it has any other."""
         if not self.request.listed or self._lost + 1 >= self.request.count:
@@ -106,17 +153,16 @@ class Drawing:
         """Note which ends of their prompts the model does not read for these pictures; empty where it reads all."""
         for what, end in (("prompt", prompt), ("negative prompt", negative_prompt)):
             if end:
-                self._unread.setdefault(what, {}).update(dict.fromkeys(numbers, end))
+                self._unread.setdefault((self.spec.name, what), {}).update(dict.fromkeys(numbers, end))
 
     def note(self) -> str:
-        """Say in a sentence what the model did not read; empty where it read everything."""
-        parts: list[str] = []
-        for what, ends in self._unread.items():
+        """Say in a sentence what its models did not read; empty where they read everything."""
+        said: dict[str, list[str]] = {}
+        for (name, what), ends in self._unread.items():
             some = f" of {len(ends)} of {self.request.count} pictures" if len(ends) < self.request.count else ""
-            parts.append(f"of the {what}{some}, “{quoted(ends[min(ends)], UNREAD_CHARS)}”")
-        if not parts:
-            return ""
-        return f"{self.spec.name} did not read the end {', and '.join(parts)}; put what matters first, or shorten it."
+            said.setdefault(name, []).append(f"of the {what}{some}, “{quoted(ends[min(ends)], UNREAD_CHARS)}”")
+        models = [f"{name} did not read the end {', and '.join(parts)}" for name, parts in said.items()]
+        return f"{'; '.join(models)}; put what matters first, or shorten it." if models else ""
 
     def reached(self, n: int, share: float) -> None:
         """Note that picture `n` has taken this share of its steps, from 0 to 1."""
@@ -181,24 +227,15 @@ class Drawing:
 
 
 def drawing_of(order: Order, catalogue: Catalogue, arrived: int, since: float) -> Drawing:
-    """Begin an order, with the variant of its model that draws it. Raises ModelError or RequestError where there is none.
+    """Begin an order, with the variants of its models that draw it. Raises ModelError or RequestError where there is none.
 
     `catalogue` has the variants, `arrived` grows with every order, `since` is now in the engine's monotonic seconds.
     """
     request = order.request.told
-    spec = catalogue.get(request.model)
-    if spec is None:
-        raise ModelError(f"The model {request.model!r} is not in the catalogue any more; choose another one.")
-    if request.quality == DRAFT:
-        name, spec = spec.name, catalogue.get(request.model + DRAFT_SUFFIX)
-        if spec is None:
-            raise RequestError(f"{name} draws no drafts here any more; leave the quality out.")
-    elif request.mask:
-        spec = catalogue.get(request.model + INPAINTING_SUFFIX) or spec
+    (spec, pictures), *later = parts_of(request, catalogue, order.done)
     if not spec.negative_prompt:
         request = replace(request, negative_prompt="")
-    missing = [n for n in range(request.count) if n not in order.done]
-    return Drawing(order, spec, request, arrived, since, missing)
+    return Drawing(order, spec, request, arrived, since, pictures, later=later)
 
 
 def owners(lanes: Iterable[Lane]) -> list[Drawing]:

@@ -24,6 +24,7 @@ from bot.errors import DiskFull, EaselError, JobNotFound, ModerationRefused, Sto
 from bot.files.bundle import bundle
 from bot.files.contact import SHEET_PX, contact_sheet, thumbnail
 from bot.files.decode import Decoded, decode, read_picture_info
+from bot.files.export import Export, pack
 from bot.files.inputs import InputShelf
 from bot.files.marker import Marker, write_atomically
 from bot.files.regions import SHOWN_PX, mask_of, under_grid
@@ -270,6 +271,17 @@ class Archive:
     async def input_pictures(self, request: GenerationRequest) -> InputPictures:
         """Give the pictures a request is drawn from, in its size. Raises RequestError where one is gone, StorageError."""
         return await self._run(self._inputs.for_request, request) if request.inputs else InputPictures()
+
+    async def export(self, records: bytes, digests: Sequence[str], limit_bytes: int) -> Export:
+        """Pack a member's records with the input pictures of these digests, as `bot.files.export.pack`. Raises RequestError, StorageError."""
+
+        def work() -> Export:
+            return pack(records, self._inputs.paths(digests), limit_bytes)
+
+        try:
+            return await self._run(work)
+        except OSError as error:
+            raise _as_storage_error(error) from error
 
     async def drop_inputs(self, digests: Iterable[str]) -> None:
         """Remove input pictures; nothing where they are gone. Raises OSError."""

@@ -128,6 +128,10 @@ class InputShelf:
         side_px = min(*picture.size, REFERENCE_PX)
         return ImageOps.fit(picture, (side_px, side_px), Image.Resampling.LANCZOS)
 
+    def paths(self, digests: Iterable[str]) -> list[Path]:
+        """Give the files of pictures, each once, in this order; those that are gone are left out."""
+        return [path for path in map(self._path, dict.fromkeys(digests)) if path.is_file()]
+
     def remove(self, digests: Iterable[str]) -> None:
         """Remove pictures; nothing where they are gone. Raises OSError."""
         for digest in digests:

@@ -12,6 +12,8 @@ from bot.prompts.readers import PictureInfo
 from bot.prompts.text import quoted
 
 MAX_CAPTION_CHARS = 400
+SIDE_PX = 768
+"""Captioners look at 224 to 480 pixels; more of a picture is not opened for them."""
 
 
 @dataclass(frozen=True, slots=True)

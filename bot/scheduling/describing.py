@@ -14,12 +14,10 @@ from bot.errors import GenerationError, LimitReached, ModelError, ModerationRefu
 from bot.files.archive import Archive
 from bot.generation import FetchProgress, Progress, RawPicture
 from bot.moderation import AdultPolicy, Moderator
-from bot.prompts.describing import Description, choose_captioner
+from bot.prompts.describing import SIDE_PX, Description, choose_captioner
 from bot.scheduling.gpu_thread import STOPPING, GpuThread
 from bot.scheduling.patience import Patience
 
-SIDE_PX = 768
-"""Captioners look at 224 to 480 pixels; more of a picture is not opened for them."""
 TIMEOUT_S = 120.0
 """A model that is loaded meanwhile may take as long; the answer has to come while somebody still waits for it."""
 AT_ONCE = 16

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from bot.errors import EaselError, StorageError
 from bot.files.archive import Archive
+from bot.files.export import Export
 from bot.generation import Job, Post
 from bot.scheduling.announcer import Announcer
 from bot.scheduling.board import Board
@@ -69,14 +70,20 @@ class Privacy:
         self._clock = clock
         self.budgeted = budgeted
 
-    async def export(self, user_id: int) -> bytes:
-        """Write all that is kept of a member as JSON, UTF-8. Raises StorageError."""
+    async def export(self, user_id: int, limit_bytes: int) -> Export:
+        """Write all that is kept of a member as JSON, UTF-8, with the pictures they drew from, those of the newest requests first.
+
+        What is more than `limit_bytes` is left out. Raises RequestError where not even the JSON fits, StorageError.
+        """
         kept = await self._store.export_member(user_id)
         about = {
-            "about": "Everything Easel keeps about you. The pictures themselves are in /history.",
+            "about": "Everything Easel keeps about you. The pictures it drew are in /history; those that a request was drawn from, named in "
+            "drawn_from, lie beside this file in inputs/, as far as there was room.",
             "written_at": self._clock().isoformat(),
         }
-        return json.dumps({**about, **kept}, indent=1, ensure_ascii=False).encode("utf-8", "replace")
+        records = json.dumps({**about, **kept}, indent=1, ensure_ascii=False).encode("utf-8", "replace")
+        digests = [digest for request in reversed(kept["requests"]) for digest in request["drawn_from"]]
+        return await self._archive.export(records, digests, limit_bytes)
 
     async def holdings(self, user_id: int) -> Holdings:
         """Count what is kept of a member. Raises StorageError."""

@@ -24,6 +24,7 @@ from bot.errors import (
 )
 from bot.files.archive import Archive
 from bot.files.bundle import bundle_bytes
+from bot.files.export import Export
 from bot.generation import (
     Actor,
     GenerationOptions,
@@ -325,9 +326,9 @@ class GenerationService:
         self._board.set_message(job_id, message_id)
         await self._store.set_message(job_id, message_id)
 
-    async def export_member(self, user_id: int) -> bytes:
-        """Write all that is kept of a member as JSON. Raises StorageError."""
-        return await self._privacy.export(user_id)
+    async def export_member(self, user_id: int, limit_bytes: int) -> Export:
+        """Write all that is kept of a member into one file; see `Privacy.export`. Raises RequestError, StorageError."""
+        return await self._privacy.export(user_id, limit_bytes)
 
     async def holdings(self, user_id: int) -> Holdings:
         """Count what is kept of a member. Raises StorageError."""

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Select, delete, func, insert, select
 from bot.errors import StorageError
 from bot.generation import Job
 from bot.store import ledger, posts
-from bot.store.rows import load_jobs
+from bot.store.rows import load_jobs, request_of
 from bot.store.schema import files, jobs
 from bot.store.schema import ledger as entries
 
@@ -25,7 +25,10 @@ _NOT_TOLD = {"seq", "interaction_token"}
 
 
 def export(connection: Connection, user_id: int) -> dict[str, Any]:
-    """Give every row about a member, as JSON can hold it; moments are ISO 8601, amounts pixel-steps."""
+    """Give every row about a member, as JSON can hold it; moments are ISO 8601, amounts pixel-steps.
+
+    `drawn_from` are the digests of the pictures that a request is drawn from.
+    """
     requests = _rows(connection, select(jobs).where(jobs.c.user_id == user_id).order_by(jobs.c.seq))
     mine = select(jobs.c.id).where(jobs.c.user_id == user_id)
     pictures = _rows(connection, select(files).where(files.c.job_id.in_(mine)).order_by(files.c.job_id, files.c.n))
@@ -35,6 +38,7 @@ def export(connection: Connection, user_id: int) -> dict[str, Any]:
     messages = posts.of_member(connection, user_id)
     for request in requests:
         request["messages"] = [asdict(post) for post in messages.get(request["id"], ())]
+        request["drawn_from"] = list(request_of(request["request"]).inputs)
         request["request"] = json.loads(request["request"])
         request["pictures"] = of_job[request["id"]]
     quota = _rows(connection, select(entries).where(entries.c.user_id == user_id).order_by(entries.c.at))

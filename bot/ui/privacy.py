@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import logging
 import re
@@ -12,7 +11,7 @@ from typing import Any, Self
 import discord
 from discord import ui
 
-from bot.errors import NotPermitted, RequestError
+from bot.errors import NotPermitted
 from bot.generation import Job
 from bot.scheduling.privacy import Erased, Holdings
 from bot.ui.answers import guarded
@@ -22,24 +21,23 @@ from bot.ui.words import count_of
 
 log = logging.getLogger(__name__)
 
-EXPORT_NAME = "easel-my-data.json"
 MESSAGES_WITHIN_S = 600.0
 """Discord takes about one deletion a second, and the answer must come while its token lives."""
 
 
 async def answer_export(interaction: discord.Interaction[Any], house: House) -> None:
-    """Answer with the member's data as a file, to them alone; packed where it is too large otherwise."""
+    """Answer with the member's data as a file, to them alone."""
     await interaction.response.defer(ephemeral=True, thinking=True)
-    data, name = await house.service.export_member(interaction.user.id), EXPORT_NAME
-    if len(data) > interaction.filesize_limit:
-        data, name = gzip.compress(data), f"{EXPORT_NAME}.gz"
-    if len(data) > interaction.filesize_limit:
-        raise RequestError("There is more about you than fits into a message; ask whoever runs the bot for it.")
-    await interaction.followup.send(
-        "Everything kept about you: requests, their pictures by name (`/history` shows them), and what they cost.",
-        file=discord.File(io.BytesIO(data), filename=name),
-        ephemeral=True,
-    )
+    export = await house.service.export_member(interaction.user.id, interaction.filesize_limit)
+    said = "Everything kept about you: requests, their pictures by name (`/history` shows them), and what they cost."
+    if export.pictures:
+        said += f" In `inputs`: {count_of(export.pictures, 'picture')} you drew from."
+    if export.left_out:
+        said += (
+            f" {count_of(export.left_out, 'picture')} more had no room in a message; ask whoever runs the bot for them."
+        )
+    file = discord.File(io.BytesIO(export.data), filename=export.name)
+    await interaction.followup.send(said, file=file, ephemeral=True)
 
 
 async def ask_before_erasing(interaction: discord.Interaction[Any], house: House) -> None:
@@ -57,7 +55,7 @@ def question(held: Holdings) -> str:
     return (
         f"**Delete everything kept about you?**\n{count_of(held.requests, 'request')}{unfinished}, and "
         f"{count_of(held.pictures, 'picture')}: files, records and the bot's messages that show them. This cannot be undone; "
-        "`/privacy export` first gives you the records."
+        "`/privacy export` first gives you the records and the pictures you drew from."
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bot.generation import STANDARD, GenerationRequest, Job
-from bot.prompts.grids import grid_words
+from bot.prompts.grids import compared, grid_words
 from bot.prompts.text import inert
 from bot.prompts.upscaling import is_plain, redraws
 
@@ -116,6 +116,6 @@ def request_facts(request: GenerationRequest, model_name: str) -> list[str]:
         "sampler": request.sampler,
         "seed": f"seeds {seeds(request)}" if request.listed and request.count > 1 else f"seed {request.seed}",
     }
-    varied = {axis.name for axis in request.axes}
+    varied = compared(request)
     own = [text for name, text in facts.items() if name not in varied]
     return [*own, grid_words(request.axes)] if varied else own

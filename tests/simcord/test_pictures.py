@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import zipfile
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from tests.simcord.test_commands import last_answer
 from tests.support import labels, texts
 
 STAR = "a blue star on a yellow background"
+COLOURS = ("red", "green", "blue", "black", "white", "pink")
 
 
 def png(image: Image.Image) -> bytes:
@@ -137,6 +140,16 @@ async def test_vary_draws_near_the_picture_and_its_result_offers_a_stronger_one(
     assert "**Variation** 0.2 away from seed 6" in "\n".join(texts(answer.response.components))
 
 
+async def test_vary_reaches_every_picture_of_a_longer_list(world: World) -> None:
+    prompts = ("prompts.txt", "\n".join(f"a {colour} star" for colour in COLOURS).encode())
+    message = await world.drawn(await world.ada.slash(world.channel, "batch", file=prompts, steps=1))
+    source = (await job_of(world, message)).request
+    custom_id = f"easel:v1:varies:{(await job_of(world, message)).id}"
+    varied = await world.drawn(await world.bob.select(message.message, ["5"], custom_id=custom_id))
+    request = (await job_of(world, varied)).request
+    assert (request.prompt, request.base_seed, request.count) == ("a pink star", source.seed + 5, 1)
+
+
 async def test_vary_a_variation_draws_from_the_picture_itself(world: World) -> None:
     message = await world.drawn(await world.ada.slash(world.channel, "imagine", prompt=STAR, steps=4, seed=5))
     varied = await world.drawn(await world.bob.click(message.message, label="Vary"))
@@ -196,3 +209,25 @@ async def test_imagine_choices_with_a_picture_are_made_by_the_seed_that_is_drawn
     request = (await job_of(world, message)).request
     same = world.easel.service.prepare(GenerationOptions(prompt, seed=request.seed, count=2))
     assert request.prompts == same.prompts
+
+
+async def test_privacy_export_holds_the_pictures_a_member_drew_from_and_nobody_elses(world: World) -> None:
+    asked: dict[str, Any] = {"image": ("disc.png", disc()), "mask": ("mask.png", square()), "steps": 2}
+    mine = await job_of(world, await world.drawn(await world.ada.slash(world.channel, "imagine", prompt=STAR, **asked)))
+    other = {"image": ("other.png", disc(120, 120)), "steps": 2}
+    theirs = await job_of(
+        world, await world.drawn(await world.bob.slash(world.channel, "imagine", prompt=STAR, **other))
+    )
+    answer = last_answer(await world.ada.slash(world.channel, "privacy export"))
+    assert "In `inputs`: 2 pictures you drew from." in answer.content
+    (file,) = answer.attachments
+    assert file.filename == "easel-my-data.zip"
+    data = await world.easel.client.http.get_from_cdn(file.url)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        kept = json.loads(archive.read("easel-my-data.json"))
+        names = archive.namelist()[1:]
+        shown = Image.open(io.BytesIO(archive.read(f"inputs/{mine.request.image}.png"))).convert("RGB")
+    assert sorted(names) == sorted(f"inputs/{digest}.png" for digest in (mine.request.image, mine.request.mask))
+    assert kept["requests"][0]["drawn_from"] == list(mine.request.inputs)
+    assert not any(theirs.request.image in name for name in names)
+    assert (shown.size, shown.getpixel((140, 100))) == ((300, 200), (255, 0, 0))

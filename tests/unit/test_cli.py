@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from bot.engine.weights import ModelFiles
 from bot.errors import ModelError, ModerationRefused, OutOfMemory, RequestError
 from bot.files.certificate import known_identities
 from bot.generation import FetchProgress, GenerationOptions, GenerationRequest, GenerationResult, RawPicture
-from bot.library import Picture, Studio, generate_image, generate_images, upscale_image
+from bot.library import Studio, generate_image, generate_images, upscale_image
+from bot.picture import Picture
 from bot.provenance import parse_easel, read_info
 from bot.verify import Outcome, verify
 from tests.unit.engine.ip_adapters import pocket_with_one
@@ -78,6 +79,41 @@ def test_generate_prompt_writes_a_png_that_says_what_made_it(capsys: pytest.Capt
     assert "2/2" in err
     assert main(["verify", "out.png"]) == 0
     assert "This Easel made this file" in capsys.readouterr().out
+
+
+def pixels_of(path: str) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def test_generate_variation_goes_from_one_seeds_picture_to_anothers_and_its_info_draws_it_again() -> None:
+    varied = ("--base-seed", "5", "--seed", "9", "--variation")
+    for name, flags in {
+        "five": ("--seed", "5"), "nine": ("--seed", "9"), "none": (*varied, "0"), "all": (*varied, "1"),
+        "near": (*varied, "0.2"), "as-told": ("--base_seed", "5", "--seed", "9", "--variation", "0.2"),
+    }.items():  # fmt: skip
+        assert shell("a sunset over a beach", *flags, "-o", f"{name}.png") == 0
+    five, nine, near = pixels_of("five.png"), pixels_of("nine.png"), pixels_of("near.png")
+    assert abs(pixels_of("none.png") - five).max() <= 2
+    assert abs(pixels_of("all.png") - nine).max() <= 2
+    assert 0 < abs(near - five).mean() < abs(near - nine).mean()
+    info = info_of(Path("near.png"))
+    assert (info.seed, ("Variation", "0.2 away from seed 5") in info.extra) == (9, True)
+    assert (pixels_of("as-told.png") == near).all()
+    assert shell("--like", "near.png", "--variation", "0", "-o", "back.png") == 0
+    assert abs(pixels_of("back.png") - five).max() <= 2
+    picture = generate_image("a sunset over a beach", steps=2, seed=9, base_seed=5, variation=0.2)
+    assert (np.asarray(picture) == near).all()
+
+
+def test_generate_variation_without_its_base_seed_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shell("a forest", "--variation", "0.2", "-o", "x.png") == 1
+    assert "give the base seed, too" in capsys.readouterr().err
+
+
+def test_generate_has_a_flag_for_every_option_but_lists() -> None:
+    flags = set(vars(build_parser().parse_args(["generate"])))
+    assert {item.name for item in fields(GenerationOptions)} - flags == {"lines", "axes"}
 
 
 def test_generate_count_numbers_the_files_and_seeds() -> None:
@@ -296,6 +332,19 @@ def test_generate_grid_writes_one_sheet_that_says_what_it_compares() -> None:
     assert [path.name for path in Path().iterdir()] == ["sheet.png"]
 
 
+def test_generate_grid_over_styles_and_a_loras_weight_is_drawn_again_from_its_file() -> None:
+    axes = ("--grid-x", "style: none, neon", "--grid-y", "lora weight: 0, 0.8")
+    assert shell("a red circle", *axes, "--lora", "chalk", "--seed", "5", "-o", "sheet.png") == 0
+    assert shell("--like", "sheet.png", "-o", "again.png") == 0
+    with Image.open("sheet.png") as first, Image.open("again.png") as second:
+        assert np.abs(np.asarray(first).astype(int) - np.asarray(second)).max() <= 2
+        records = [parse_easel(image.info["easel"]) for image in (first, second)]
+    assert records[0] is not None
+    assert records[1] is not None
+    assert records[0].request == records[1].request
+    assert [one.loras for one in records[0].request.variants] == [(("chalk", 0.0),)] * 2 + [(("chalk", 0.8),)] * 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -488,7 +537,7 @@ def test_main_without_command_runs_bot_or_demo_and_says_which(
 ) -> None:
     started: list[str] = []
     monkeypatch.setenv("DISCORD_TOKEN", token)
-    monkeypatch.setattr(cli, "_log", lambda settings: None)
+    monkeypatch.setattr(cli, "log_as_set", lambda settings: None)
     monkeypatch.setattr("bot.app.run_bot", lambda settings: started.append("run") or 0)
     monkeypatch.setattr("bot.demo.run_demo", lambda settings, port: started.append("demo") or 0)
     assert main([]) == 0
@@ -558,6 +607,10 @@ class _Elsewhere:
     def start(self) -> Any:
         return None
 
+    def describe(self, annotator: str, picture: RawPicture, listener: Any) -> str:
+        self.done.append("describe")
+        return "a boat"
+
     def generate(self, request: GenerationRequest, listener: Any, inputs: Any = None) -> GenerationResult:
         self.done.append("generate")
         return GenerationResult((RawPicture(0, request.seed, 1, 1, b"abc"),), 0.1, 0.2, "cpu", "fp32")
@@ -573,6 +626,13 @@ def test_studio_missing_model_is_fetched_before_drawing() -> None:
     assert request.seed == 77
     studio.draw(request)
     assert house.done == ["fetch", "generate"]
+
+
+def test_studio_captioner_that_is_asked_for_and_missing_is_fetched_before_it_looks() -> None:
+    elsewhere = _Elsewhere(None)
+    studio = Studio(read_environment(os.environ), engine=elsewhere, weights=elsewhere)
+    assert studio.describe(Image.new("RGB", (40, 30), "red"), "blip-large").annotator == "blip-large"
+    assert elsewhere.done == ["fetch", "describe"]
 
 
 def test_studio_model_that_cannot_be_fetched_is_not_drawn() -> None:

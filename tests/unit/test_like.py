@@ -17,7 +17,8 @@ from bot.engine.diffusers_engine import DiffusersEngine
 from bot.engine.models import load_catalogue
 from bot.errors import AttachmentRefused, ModerationRefused, RequestError
 from bot.generation import GenerationOptions, GenerationRequest
-from bot.library import Picture, Studio, to_image
+from bot.library import Studio
+from bot.picture import Picture, to_image
 from cogs.imagine import Imagine
 from tests.unit.engine.ip_adapters import pocket_with_one
 

@@ -19,7 +19,7 @@ FLOORS = {
     "bot.scheduling": 3,
     "bot.ui": 4, "bot.delivery": 4, "bot.client": 4, "bot.transport": 4, "bot.posting": 4, "bot.gateway": 4,
     "cogs": 5,
-    "bot": 6, "bot.app": 6, "bot.cli": 6, "bot.demo": 6, "bot.doctor": 6, "bot.logs": 6, "bot.exits": 6, "bot.systemd": 6, "bot.library": 6,
+    "bot": 6, "bot.app": 6, "bot.cli": 6, "bot.cli_pictures": 6, "bot.shell": 6, "bot.picture": 6, "bot.demo": 6, "bot.doctor": 6, "bot.logs": 6, "bot.exits": 6, "bot.systemd": 6, "bot.library": 6,
     "bot.verify": 6, "bot.__main__": 6,
 }  # fmt: skip
 
