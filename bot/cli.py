@@ -27,7 +27,7 @@ from bot.generation import (
 )
 from bot.logs import know_secrets, redact
 from bot.parts import parts_of
-from bot.prompts.grids import read_axis
+from bot.prompts.grids import AXES, read_axis
 from bot.shell import check_output, draw_to_files, log_as_set, make_folder, quiet
 
 INTERRUPTED = 130
@@ -166,7 +166,11 @@ def _add_generate(commands: Any) -> None:
         metavar="NAME",
         help=f"{' or '.join(QUALITIES)}: draft is quick and rough, where the model has drafts",
     )
-    option("grid_x", metavar="AXIS", help='draw one sheet that compares, along its top: "steps: 10, 20, 30"')
+    option(
+        "grid_x",
+        metavar="AXIS",
+        help=f'draw one sheet that compares {", ".join(AXES)}, along its top: "steps: 10, 20, 30"',
+    )
     option("grid_y", metavar="AXIS", help='and down its side: "guidance: 3, 5"')
     option("private", action="store_true", help="write files that only you can read (mode 600)")
     option("spoiler", action="store_true", help="begin file names with SPOILER_, which Discord shows blurred")
