@@ -640,7 +640,7 @@ def test_studio_captioner_that_is_asked_for_and_missing_is_fetched_before_it_loo
     elsewhere = _Elsewhere(None)
     studio = Studio(read_environment(os.environ), engine=elsewhere, weights=elsewhere)
     assert studio.describe(Image.new("RGB", (40, 30), "red"), "blip-large").annotator == "blip-large"
-    assert elsewhere.done == ["fetch", "describe"]
+    assert elsewhere.done == ["fetch blip-large", "describe"]
 
 
 def test_studio_model_that_cannot_be_fetched_is_not_drawn() -> None:
