@@ -304,7 +304,7 @@ class PictureFile:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A committed request and where it stands."""
+    """A committed request and where it stands. `note` is that of its result."""
 
     id: str
     request: GenerationRequest
@@ -318,6 +318,7 @@ class Job:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     draw_s: float | None = None
+    note: str = ""
     files: tuple[PictureFile, ...] = ()
 
     @property
@@ -365,13 +366,16 @@ class InputPictures:
 class Progress:
     """One denoising step is done. `preview`, where there is one, is a rough small picture of the first image.
 
-    `finished` are the pictures that were finished since the last news, where a request shows them as they come.
+    `finished` are the pictures that were finished since the last news, where a request shows them as they come; they were drawn
+    on this `device` in this `dtype`.
     """
 
     step: int
     steps: int
     preview: RawPicture | None = field(default=None, repr=False)
     finished: tuple[RawPicture, ...] = field(default=(), repr=False)
+    device: str = ""
+    dtype: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,6 +387,8 @@ class GenerationResult:
     total_s: float
     device: str
     dtype: str
+    note: str = ""
+    """A sentence about what the model left of the prompts unread; empty where it read them all."""
 
 
 @dataclass(frozen=True, slots=True)

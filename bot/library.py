@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import threading
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -43,6 +44,7 @@ from bot.generation import (
 )
 from bot.limits import MAX_PROMPT_CHARS, checked_text, resolve, told_by
 from bot.moderation import Moderator
+from bot.parts import needs
 from bot.picture import to_image
 from bot.prompts.again import as_told, options_from, options_told, overridden
 from bot.prompts.describing import SIDE_PX, Description, choose_captioner
@@ -193,9 +195,9 @@ class Studio:
         """
         listener = listener or Silence()
         with self._lock:
-            for model in request.models:
-                if not self._weights.is_local(model):
-                    self._weights.fetch(model, on_fetch or _ignore, listener.cancelled)
+            for needed in needs(self.catalogue, request):
+                if not self._weights.is_local(needed):
+                    self._weights.fetch(needed, on_fetch or _ignore, listener.cancelled)
             self._engine.start()
             return self._engine.generate(request, listener, self._inputs.for_request(request))
 
@@ -279,7 +281,8 @@ def generate_image(
     made it, which is drawn again but for what is given. Sizes are pixels, multiples
     of 8; `lora` is "name", "name:0.8" or several with commas; `image`, `mask`, `control` and `reference` are Pillow images or files' paths; `variation` is how far, from 0 to 1, the noise is
     from that of `base_seed` on the way to that of `seed`. `image.info` of what is returned has the texts "parameters" and "easel", which `image.save("output.png")` writes into the file.
-    The first call loads the model, which stays in memory. Raises EaselError with a sentence that says what to do.
+    The first call loads the model, which stays in memory. Where the model does not read a prompt to its end, a warning says from where on.
+    Raises EaselError with a sentence that says what to do.
     """
     images = generate_images(
         prompt, like=like, negative_prompt=negative_prompt, model=model, aspect=aspect, width=width, height=height, count=1,
@@ -305,6 +308,8 @@ def generate_images(
     given = GenerationOptions(prompt, count=count, **options)
     request = studio.prepare(given) if like is None else studio.prepare_like(like, given)
     result = studio.draw(request)
+    if result.note:
+        warnings.warn(result.note, stacklevel=2)
     return [to_image(picture, studio.marks(request, picture, result), marker) for picture in result.pictures]
 
 

@@ -6,6 +6,7 @@ The words are those of the network's own `generate`, which is called on a helper
 from __future__ import annotations
 
 import copy
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +25,9 @@ from bot.prompts.text import is_blank, plain
 
 MAX_TOKENS = 60
 """Captions have ten to twenty words; a network that does not find its end says no more than this."""
+
+_BEFORE_SIGNS = re.compile(r"\s+(?=[,.;:!?])")
+"""Tokenizers of words put a space before a comma, too."""
 
 
 class CaptionRun:
@@ -65,7 +69,8 @@ class CaptionRun:
             return None
         if self._baton.error is not None:
             raise self._baton.error
-        words = plain(self.annotator.tokenizer.decode(self._said, skip_special_tokens=True), MAX_CAPTION_CHARS)
+        spoken = self.annotator.tokenizer.decode(self._said, skip_special_tokens=True)
+        words = plain(_BEFORE_SIGNS.sub("", spoken), MAX_CAPTION_CHARS)
         if is_blank(words):
             raise InvalidOutput(f"{self.spec.name} finds no words for this picture; try another one.")
         return words

@@ -32,6 +32,7 @@ from bot.engine.levers import AUTO
 from bot.engine.metrics import Meter, Metrics
 from bot.engine.networks import keep_compiled_in
 from bot.engine.residents import Loaded, Residents
+from bot.engine.seen_maps import MapRoom, Step
 from bot.engine.timetables import NotLinear
 from bot.engine.turnstile import Turnstile
 from bot.engine.upscale_room import UpscaleRoom, UpscaleRun
@@ -93,6 +94,7 @@ class DiffusersEngine:
         self._general = GeneralRoom(max_batch)
         self._upscales = UpscaleRoom(self._catalogue)
         self._annotators = Annotators(self._files)
+        self._maps = MapRoom(self._catalogue, self._annotators)
         self._captions = CaptionRoom(self._catalogue, self._annotators)
         self._guard = Guard(self._meter, tick=tick, relieve=self._relieve)
         self._drawings: dict[Order, Drawing] = {}
@@ -298,7 +300,7 @@ class DiffusersEngine:
         loaded = self.residents.use(drawing.spec.id)
         numbers = drawing.alike()
         request = drawing.request.alone(numbers[0])
-        if not self._has_extras(drawing, request, loaded):
+        if not self._has_extras(drawing, request, loaded) or not self._has_map(drawing, loaded):
             return
 
         def prepare() -> None:
@@ -324,15 +326,29 @@ class DiffusersEngine:
         """Load what some pictures of a drawing ask for besides the model; False where that has failed, or is tried again."""
         assert self._device is not None
         device = self._device.suited_to(loaded.spec.family)
-        wanted = lacking(request, loaded, self._catalogue, device)
+        wanted = lacking(request, loaded, self._catalogue, device, self._files)
         return all(self._has_loaded(drawing, loaded, what, load) for what, load in wanted)
 
+    def _has_map(self, drawing: Drawing, loaded: Loaded) -> bool:
+        """Take one step towards the map of a control picture; True where none is left."""
+        assert self._device is not None
+        step = self._maps.next(drawing, self._device)
+        if step is None:
+            return True
+        started = time.perf_counter()
+        self._has_done(drawing, loaded, step)
+        drawing.other_s += time.perf_counter() - started
+        return False
+
     def _has_loaded(self, drawing: Drawing, loaded: Loaded, what: str, load: Callable[[], None]) -> bool:
+        return self._has_done(drawing, loaded, Step(f"loading {what}", load, LOAD_LIMIT_S, inference=False))
+
+    def _has_done(self, drawing: Drawing, loaded: Loaded, step: Step) -> bool:
         def unit() -> None:
             loaded.make_way()
-            load()
+            step.run()
 
-        trouble = self._guard.attempt(f"loading {what}", [drawing], unit, limit_s=LOAD_LIMIT_S, inference=False)
+        trouble = self._guard.attempt(step.what, [drawing], unit, limit_s=step.limit_s, inference=step.inference)
         if trouble is None:
             return True
         if not self._may_retry(drawing, trouble):
@@ -500,6 +516,7 @@ class DiffusersEngine:
         assert self._device is not None
         assert run.network is not None
         self._meter.drew(drawing.spec.id, 1)
+        drawing.made_on = self._device.torch_device, run.network.dtype
         try:
             if redraws(order.request):
                 self._forget(drawing)
@@ -509,16 +526,18 @@ class DiffusersEngine:
         except EaselError as error:
             self._fail(drawing, error)
             return
-        drawing.finish(self._device.torch_device, run.network.dtype)
+        drawing.finish()
         self._forget(drawing)
 
     def _take(self, loaded: Loaded, rows: Sequence[tuple[Drawing, int]], images: Iterable[Any], seconds: float) -> None:
         """Hand finished pictures to their requests; what is broken fails its own request alone."""
+        assert self._device is not None
         self._meter.drew(loaded.spec.id, sum(drawing.tiles is None for drawing, _ in rows))
         for (drawing, n), image in zip(rows, images, strict=True):
             drawing.other_s += seconds / len(rows)
             if drawing.order.over:
                 continue
+            drawing.made_on = self._device.torch_device, loaded.dtype
             try:
                 drawing.take(image, n)
             except InvalidOutput as error:
@@ -527,8 +546,7 @@ class DiffusersEngine:
                     continue
                 log.warning("picture %d of a list is left out: %s", n + 1, error)
             if drawing.complete:
-                assert self._device is not None
-                drawing.finish(self._device.torch_device, loaded.dtype)
+                drawing.finish()
                 self._forget(drawing)
             elif drawing.part_complete:
                 drawing.go_on(self._tick())

@@ -21,14 +21,13 @@ from bot.ui.answers import guarded
 from bot.ui.buttons import check_may_draw
 from bot.ui.forms import draw_form
 from bot.ui.house import house_of
-from bot.ui.media import walk
+from bot.ui.media import told_in
 from bot.ui.view import fenced, sealed
 
 PROMPT, NEGATIVE = "Prompt of its file", "Negative prompt of its file"
 CAPTION = "What it shows"
 NEGATIVE_CHARS = 1000
 PROMPT_CHARS = 1500
-_FENCED = re.compile(r"\*\*(?P<head>[^*]+)\*\*\n```\n(?P<text>.*)\n```", re.DOTALL)
 
 
 def description_view(file_name: str, said: Description, catalogue: Catalogue) -> ui.LayoutView:
@@ -50,8 +49,7 @@ def description_view(file_name: str, said: Description, catalogue: Catalogue) ->
 
 def words_of(message: discord.Message, which: str) -> tuple[str, str]:
     """Read the prompt and negative prompt out of an answer of ours: the caption's, or the file's. Raises RequestError."""
-    texts = (str(getattr(component, "content", "")) for component in walk(message.components))
-    told = {match["head"]: match["text"].replace("\u200b", "") for text in texts if (match := _FENCED.fullmatch(text))}
+    told = told_in(message)
     prompt = told.get(CAPTION if which == "caption" else PROMPT)
     if not prompt:
         raise RequestError("This message does not say it any more; describe the picture again.")

@@ -58,7 +58,8 @@ def job_info(job: Job, catalogue: Catalogue) -> ui.LayoutView:
     if request.negative_prompt:
         items.append(ui.TextDisplay(f"**Negative prompt**\n{fenced(request.negative_prompt, NEGATIVE_CHARS)}"))
     items.append(ui.TextDisplay("\n".join(f"**{label}** {value}" for label, value in facts)))
-    items.append(ui.TextDisplay(f"-# request `{job.id}` · made by AI; every file carries these parameters"))
+    lines = [*words.note(job), f"request `{job.id}` · made by AI; every file carries these parameters"]
+    items.append(ui.TextDisplay("\n".join(f"-# {line}" for line in lines)))
     return sealed(ui.Container(*items))
 
 

@@ -16,10 +16,9 @@ from bot.ui.answers import guarded
 from bot.ui.buttons import EditButton, check_may_draw, visible_job
 from bot.ui.forms import draw_form, editable
 from bot.ui.house import House, house_of
-from bot.ui.media import walk
+from bot.ui.media import told_in, walk
 
 PROMPT, NEGATIVE = "Prompt", "Negative prompt"
-_WORDS = re.compile(r"\*\*(?P<head>[^*]+)\*\*\n```\n(?P<text>.*)\n```", re.DOTALL)
 _FACT = re.compile(r"\*\*(?P<label>[^*]+)\*\* (?P<value>.+)")
 _ESCAPE = re.compile(r"\\(?=[^\w\s])")
 _KEYS = {
@@ -58,7 +57,7 @@ class LikeButton(ui.DynamicItem[ui.Button[Any]], template="easel:v1:like"):
 def told(message: discord.Message, catalogue: Catalogue) -> tuple[GenerationOptions, str]:
     """Read an answer of `/info`: prompts and model, and the rest as lines of a form. Raises RequestError where it has no prompt."""
     texts = [str(getattr(component, "content", "")) for component in walk(message.components)]
-    words = {match["head"]: match["text"].replace("\u200b", "") for text in texts if (match := _WORDS.fullmatch(text))}
+    words = told_in(message)
     facts = {
         match["label"]: _ESCAPE.sub("", match["value"]) for text in texts for match in map(_FACT.fullmatch, text.splitlines()) if match
     }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -11,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 import discord
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+_TOLD = re.compile(r"\*\*(?P<head>[^*]+)\*\*\n```\n(?P<text>.*)\n```", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,12 @@ def media_of(message: discord.Message) -> list[Media]:
                 name = unquote(PurePosixPath(urlsplit(media.url).path).name)
                 found[media.url] = Media(name, media.url)
     return list(found.values())
+
+
+def told_in(message: discord.Message) -> dict[str, str]:
+    """Read what a message of ours tells in code blocks, by the heading above each."""
+    texts = (str(getattr(component, "content", "")) for component in walk(message.components))
+    return {match["head"]: match["text"].replace("\u200b", "") for text in texts if (match := _TOLD.fullmatch(text))}
 
 
 def shows_button(message: discord.Message, custom_id: str) -> bool:

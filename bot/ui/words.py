@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from bot.generation import STANDARD, GenerationRequest
+from bot.generation import STANDARD, GenerationRequest, Job
 from bot.prompts.grids import compared, grid_words
+from bot.prompts.text import inert
 from bot.prompts.upscaling import is_plain, redraws
 
 BAR_CELLS = 10
+NOTE_CHARS = 400
 
 
 def ordinal(number: int) -> str:
@@ -80,6 +82,11 @@ def count_of(number: int, what: str) -> str:
 def subject(request: GenerationRequest) -> str:
     """Say in a line what a request shows: its prompt, or the first of many."""
     return f"{request.count} prompts: {request.prompt}" if request.listed and request.count > 1 else request.prompt
+
+
+def note(job: Job) -> list[str]:
+    """Say what of a request's prompts was not read, in a line, inert; none where all was."""
+    return [inert(job.note, NOTE_CHARS)] if job.note else []
 
 
 def seeds(request: GenerationRequest) -> str:

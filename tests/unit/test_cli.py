@@ -284,6 +284,27 @@ def test_generate_prompts_share_passes_and_each_file_says_what_draws_it_alone(
     assert np.abs(again.astype(int) - drawn.astype(int)).max() <= 2
 
 
+@pytest.fixture
+def noted(engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What an engine says of every prompt that it does not read to its end."""
+    note = "Pocket did not read the end of the prompt, “at night”; shorten it."
+    draw = engine.generate
+    monkeypatch.setattr(engine, "generate", lambda *given: replace(draw(*given), note=note))
+    return note
+
+
+def test_generate_says_on_standard_error_what_was_not_read(noted: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert shell("a forest", "--steps", "1", "-o", "a.png") == 0
+    out, err = capsys.readouterr()
+    assert out == "a.png\n"
+    assert noted in err.splitlines()
+
+
+def test_generate_image_warns_of_what_was_not_read(noted: str) -> None:
+    with pytest.warns(UserWarning, match="did not read the end of the prompt, “at night”"):
+        generate_image("a forest", steps=1)
+
+
 def test_generate_prompts_picture_that_came_out_broken_is_named_and_the_others_are_there(
     engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -579,7 +600,7 @@ class _Elsewhere:
         return False
 
     def fetch(self, model_id: str, on_progress: Any, stopped: Any) -> None:
-        self.done.append("fetch")
+        self.done.append(f"fetch {model_id}")
         if self.error is not None:
             raise self.error
 
@@ -604,7 +625,15 @@ def test_studio_missing_model_is_fetched_before_drawing() -> None:
     request = studio.prepare(GenerationOptions("a forest"))
     assert request.seed == 77
     studio.draw(request)
-    assert house.done == ["fetch", "generate"]
+    assert house.done == ["fetch pocket", "generate"]
+
+
+def test_studio_control_network_is_fetched_before_drawing() -> None:
+    house = _Elsewhere(None)
+    studio = Studio(read_settings(os.environ), engine=house, weights=house)
+    picture = studio.take_input(Image.new("RGB", (64, 64), "red"))
+    studio.draw(studio.prepare(GenerationOptions("a forest", control=picture, control_type="raw scribble")))
+    assert house.done == ["fetch pocket", "fetch pocket+scribble", "generate"]
 
 
 def test_studio_captioner_that_is_asked_for_and_missing_is_fetched_before_it_looks() -> None:
@@ -619,7 +648,7 @@ def test_studio_model_that_cannot_be_fetched_is_not_drawn() -> None:
     studio = Studio(read_settings(os.environ), engine=house, weights=house)
     with pytest.raises(ModelError, match="accept the licence"):
         studio.draw(studio.prepare(GenerationOptions("a forest")))
-    assert house.done == ["fetch"]
+    assert house.done == ["fetch pocket"]
 
 
 def test_program_generate_is_quiet_but_for_its_bar(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_describe_says_what_the_networks_own_call_says(
     longest = 31 if save is None or save is save_blip else MAX_TOKENS
     with torch.inference_mode():
         ids = loaded.network.generate(pixel_values=loaded.look_at(NOISE), max_new_tokens=longest, do_sample=False)
-    words = " ".join(loaded.tokenizer.decode(ids[0], skip_special_tokens=True).split())
+    words = " ".join(loaded.tokenizer.decode(ids[0], skip_special_tokens=True).split()).replace(" ,", ",")
     assert words
     assert seeing(spec).describe("eyes", NOISE, Notes()) == words
 
@@ -187,6 +187,14 @@ def test_ask_network_without_words_says_so(
     monkeypatch.setattr(transformers.VisionEncoderDecoderModel, "generate", lambda *_, **__: torch.tensor([[0, 1]]))
     with pytest.raises(InvalidOutput, match="Pocket captions finds no words"):
         seeing().describe("pocket-captions", NOISE, Notes())
+
+
+def test_describe_signs_follow_their_word_as_people_write_them(
+    seeing: Callable[..., DiffusersEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer: Any = transformers.CLIPTokenizer
+    monkeypatch.setattr(tokenizer, "decode", lambda *_, **__: "a beach\n, at  sunset .")
+    assert seeing().describe("pocket-captions", NOISE, Notes()) == "a beach, at sunset."
 
 
 def test_ask_who_never_ends_is_cut_off(seeing: Callable[..., DiffusersEngine], tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from bot.catalogue import parse_catalogue
 from bot.engine import drawings
+from bot.engine.base import Order
 from bot.engine.diffusers_engine import DiffusersEngine
 from bot.engine.fitting import Fitting
 from bot.errors import InvalidOutput, ModelError
@@ -135,6 +136,25 @@ def test_choices_each_picture_is_drawn_from_its_own(engine: DiffusersEngine) -> 
         (alone,) = engine.generate(request(prompt, seed=5 + n), Notes()).pictures
         assert np.abs(pixels(both[n]) - pixels(alone)).max() <= 2
     assert np.abs(pixels(both[0]) - pixels(both[1])).mean() > 5
+
+
+def test_list_of_which_some_are_done_draws_the_others_as_it_would_have(engine: DiffusersEngine) -> None:
+    asked, notes = listed("a", "b", "c", "d"), Notes()
+    whole = engine.generate(asked, Notes()).pictures
+    order = Order(asked, notes, done=frozenset({0, 2}))
+    engine.admit(order)
+    while not order.over:
+        engine.turn()
+    result = order.future.result(0)
+    assert [picture.n for picture in result.pictures] == [1, 3]
+    for picture in result.pictures:
+        same(picture, whole[picture.n])
+    steps = [progress.step for progress in notes.progress]
+    assert steps[0] >= 2  # of four: half of the pictures are done
+    assert steps[-1] == notes.progress[-1].steps
+    finished = [progress for progress in notes.progress if progress.finished]
+    assert {(progress.device, progress.dtype) for progress in finished} == {(result.device, result.dtype)}
+    assert result.device
 
 
 def two_that_differ(folder: Path, more: Mapping[str, str] = {}, **options: Any) -> DiffusersEngine:

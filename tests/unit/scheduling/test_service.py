@@ -55,6 +55,15 @@ async def test_service_happy_road_tells_each_state_in_order(world: World) -> Non
     assert world.service.measured.duration_s(job.request) == 0.75
 
 
+async def test_service_what_was_not_read_is_told_with_the_pictures_and_kept(world: World) -> None:
+    world.engine.notes["a long one"] = "Pocket did not read the end."
+    job = await world.submit("a long one")
+    rendered = await world.heard(Rendered, job.id)
+    kept = await world.store.get(job.id)
+    assert kept is not None
+    assert rendered.job.note == kept.note == "Pocket did not read the end."
+
+
 async def test_service_attempt_is_committed_before_the_engine_gets_it(world: World) -> None:
     world.hold("held")
     job = await world.submit("held")
