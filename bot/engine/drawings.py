@@ -28,7 +28,7 @@ Part = tuple[ModelSpec, list[int]]
 """A model, and the numbers of the pictures that it draws."""
 
 
-def parts_of(request: GenerationRequest, catalogue: Catalogue, done: Collection[int] = ()) -> list[Part]:
+def shares_of(request: GenerationRequest, catalogue: Catalogue, done: Collection[int] = ()) -> list[Part]:
     """Choose what draws a request: a model, or, of a sheet that compares models, one after another.
 
     `catalogue` has the drafts and inpainting weights, too; the pictures numbered in `done` are there already. Raises ModelError, RequestError where something is there no more.
@@ -234,7 +234,7 @@ def drawing_of(order: Order, catalogue: Catalogue, arrived: int, since: float) -
     `catalogue` has the variants, `arrived` grows with every order, `since` is now in the engine's monotonic seconds.
     """
     request = order.request.told
-    (spec, pictures), *later = parts_of(request, catalogue, order.done)
+    (spec, pictures), *later = shares_of(request, catalogue, order.done)
     if not spec.negative_prompt:
         request = replace(request, negative_prompt="")
     return Drawing(order, spec, request, arrived, since, pictures, later=later)
