@@ -34,8 +34,8 @@ TILED = CONTROLLED
 """Families that may draw pictures whose opposite edges fit together."""
 VARIED = (*FROM_PICTURES, "flux2", "z-image")
 """Families that may vary a picture by its noise."""
-WEIGHED = CONTROLLED
-"""Families whose prompts may have weights, be mixed, and be of any length."""
+WEIGHED = FROM_PICTURES
+"""Families whose prompts may have weights and be mixed."""
 CONTROL_KINDS = ("canny", "scribble", "depth", "pose", "tile")
 READY_MADE = "raw "
 """Before a kind: the picture is such a map already."""

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -148,6 +149,18 @@ def _add_generate(commands: Any) -> None:
     option("control_type", metavar="KIND", help=f"how to read it: {', '.join(CONTROL_TYPES)}")
     option("control_scale", type=float, metavar="X", help="how strictly to follow it (1)")
     option("reference", metavar="FILE", help="a picture whose subject and style to take up, where the model reads some")
+    option(
+        "base_seed",
+        type=int,
+        metavar="N",
+        help="vary the picture of this seed, by noise between its and that of --seed",
+    )
+    option(
+        "variation",
+        type=float,
+        metavar="X",
+        help="how far from it: 0 is it, 0.2 as Vary, 0.6 as Vary strong, 1 is --seed's",
+    )
     option("tiling", action="store_true", help="let opposite edges fit together, for patterns")
     option(
         "quality",
@@ -219,15 +232,11 @@ def _generate(settings: Settings, options: argparse.Namespace) -> int:
 def _options(
     options: argparse.Namespace, prompt: str, seed: int | None, inputs: Mapping[str, InputRef]
 ) -> GenerationOptions:
-    return GenerationOptions(
-        prompt, negative_prompt=options.negative_prompt, model=options.model, aspect=options.aspect,
-        width=options.width, height=options.height, count=options.count, steps=options.steps,
-        guidance=options.guidance, seed=seed, sampler=options.sampler, private=options.private, spoiler=options.spoiler,
-        quality=options.quality, lora=options.lora, style=options.style, strength=options.strength, control_type=options.control_type,
-        control_scale=options.control_scale, tiling=options.tiling, image=inputs.get("image"), mask=inputs.get("mask"),
-        control=inputs.get("control"), reference=inputs.get("reference"),
-        axes=tuple(read_axis(f"--grid-{side}", text) for side in "xy" if (text := getattr(options, f"grid_{side}"))),
-    )  # fmt: skip
+    given = {
+        item.name: getattr(options, item.name) for item in fields(GenerationOptions) if hasattr(options, item.name)
+    }
+    axes = tuple(read_axis(f"--grid-{side}", text) for side in "xy" if (text := getattr(options, f"grid_{side}")))
+    return GenerationOptions(**{**given, "prompt": prompt, "seed": seed, "axes": axes, **inputs})
 
 
 def read_prompts(path: Path) -> list[str]:

@@ -257,7 +257,7 @@ class Delivery:
         job, state = card.job, card.state
         match state:
             case Fetching(_, progress, loading):
-                name = self._service.catalogue.name_of(job.request.model)
+                name = self._service.catalogue.name_of(progress.model)
                 return state, cards.fetching(job, name, progress, loading=loading), []
             case Drawing():
                 files = [] if card.preview is None else [Attachment(cards.PREVIEW_NAME, card.preview)]

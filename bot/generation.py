@@ -108,6 +108,13 @@ class Variant:
     guidance_scale: float | None = None
     sampler: str | None = None
     loras: tuple[tuple[str, float], ...] | None = None
+    model: str | None = None
+    guidance_end: float | None = None
+    negative_prompt: str | None = None
+    style: str | None = None
+    wrap: str | None = None
+    more_negative: str | None = None
+    reference_scale: float | None = None
 
     def changes(self) -> dict[str, Any]:
         """Give what it has of its own, by name."""
@@ -183,20 +190,24 @@ class GenerationRequest:
 
     @property
     def told(self) -> GenerationRequest:
-        """The request as a model is told it: style and server-wide words written out."""
+        """The request as a model is told it: style and server-wide words written out, also of variants that have their own."""
 
         def wrapped(prompt: str) -> str:
             return self.wrap.replace("{prompt}", prompt) if self.wrap else prompt
 
+        plain: dict[str, Any] = {"style": "", "wrap": "", "more_negative": ""}
         negative = ", ".join(filter(None, (self.negative_prompt, self.more_negative)))
-        prompts = tuple(wrapped(prompt) for prompt in self.prompts)
-        variants = tuple(
-            one if one.prompt is None else replace(one, prompt=wrapped(one.prompt)) for one in self.variants
+        told = replace(self, prompt=wrapped(self.prompt), negative_prompt=negative, variants=(), **plain)
+        if not self.variants:
+            return replace(told, prompts=tuple(wrapped(prompt) for prompt in self.prompts))
+        unsaid: dict[str, Any] = dict.fromkeys(plain)
+        each = (self.alone(n).told for n in range(self.count))
+        variants = (
+            replace(own, prompt=one.prompt, negative_prompt=None if avoided == negative else avoided, **unsaid)
+            for own, one in zip(self.variants, each, strict=True)
+            for avoided in (one.negative_prompt,)
         )
-        plain = {"style": "", "wrap": "", "more_negative": ""}
-        return replace(
-            self, prompt=wrapped(self.prompt), negative_prompt=negative, prompts=prompts, variants=variants, **plain
-        )
+        return replace(told, prompts=(), variants=tuple(variants))
 
     @property
     def steps_taken(self) -> int:
@@ -207,6 +218,11 @@ class GenerationRequest:
         if self.variants:
             return max(1, round(sum(self.alone(n).steps_taken for n in range(self.count)) / self.count))
         return max(1, int(self.num_inference_steps * self.strength)) if self.image else self.num_inference_steps
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The ids of the models that draw it, in that order."""
+        return tuple(dict.fromkeys(own.model or self.model for own in self.variants)) or (self.model,)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -288,7 +304,7 @@ class PictureFile:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A committed request and where it stands."""
+    """A committed request and where it stands. `note` is that of its result."""
 
     id: str
     request: GenerationRequest
@@ -302,6 +318,7 @@ class Job:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     draw_s: float | None = None
+    note: str = ""
     files: tuple[PictureFile, ...] = ()
 
     @property
@@ -349,13 +366,16 @@ class InputPictures:
 class Progress:
     """One denoising step is done. `preview`, where there is one, is a rough small picture of the first image.
 
-    `finished` are the pictures that were finished since the last news, where a request shows them as they come.
+    `finished` are the pictures that were finished since the last news, where a request shows them as they come; they were drawn
+    on this `device` in this `dtype`.
     """
 
     step: int
     steps: int
     preview: RawPicture | None = field(default=None, repr=False)
     finished: tuple[RawPicture, ...] = field(default=(), repr=False)
+    device: str = ""
+    dtype: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,6 +387,8 @@ class GenerationResult:
     total_s: float
     device: str
     dtype: str
+    note: str = ""
+    """A sentence about what the model left of the prompts unread; empty where it read them all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import threading
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -187,14 +188,15 @@ class Studio:
         listener: Listener | None = None,
         on_fetch: Callable[[FetchProgress], None] | None = None,
     ) -> GenerationResult:
-        """Draw a prepared request on this thread, after downloading its model where that is missing.
+        """Draw a prepared request on this thread, after downloading its models where one is missing.
 
         Raises ModelError, GenerationError and their kin.
         """
         listener = listener or Silence()
         with self._lock:
-            if not self._weights.is_local(request.model):
-                self._weights.fetch(request.model, on_fetch or _ignore, listener.cancelled)
+            for model in request.models:
+                if not self._weights.is_local(model):
+                    self._weights.fetch(model, on_fetch or _ignore, listener.cancelled)
             self._engine.start()
             return self._engine.generate(request, listener, self._inputs.for_request(request))
 
@@ -269,18 +271,22 @@ def generate_image(
     control_scale: float | None = None,
     reference: Image.Image | str | os.PathLike[str] | None = None,
     tiling: bool = False,
+    base_seed: int | None = None,
+    variation: float | None = None,
 ) -> Image.Image:
     """Draw one picture and give it as a Pillow image.
 
     The options are those of `/imagine`; what is left out comes from the model's defaults, or from `like`: a picture whose file says what
     made it, which is drawn again but for what is given. Sizes are pixels, multiples
-    of 8; `lora` is "name", "name:0.8" or several with commas; `image`, `mask`, `control` and `reference` are Pillow images or files' paths. `image.info` of what is returned has the texts "parameters" and "easel", which `image.save("output.png")` writes into the file.
-    The first call loads the model, which stays in memory. Raises EaselError with a sentence that says what to do.
+    of 8; `lora` is "name", "name:0.8" or several with commas; `image`, `mask`, `control` and `reference` are Pillow images or files' paths; `variation` is how far, from 0 to 1, the noise is
+    from that of `base_seed` on the way to that of `seed`. `image.info` of what is returned has the texts "parameters" and "easel", which `image.save("output.png")` writes into the file.
+    The first call loads the model, which stays in memory. Where the model does not read a prompt to its end, a warning says from where on.
+    Raises EaselError with a sentence that says what to do.
     """
     images = generate_images(
         prompt, like=like, negative_prompt=negative_prompt, model=model, aspect=aspect, width=width, height=height, count=1,
         steps=steps, guidance=guidance, seed=seed, sampler=sampler, quality=quality, style=style, lora=lora, image=image, strength=strength, mask=mask,
-        control=control, control_type=control_type, control_scale=control_scale, reference=reference, tiling=tiling,
+        control=control, control_type=control_type, control_scale=control_scale, reference=reference, tiling=tiling, base_seed=base_seed, variation=variation,
     )  # fmt: skip
     return images[0]
 
@@ -301,6 +307,8 @@ def generate_images(
     given = GenerationOptions(prompt, count=count, **options)
     request = studio.prepare(given) if like is None else studio.prepare_like(like, given)
     result = studio.draw(request)
+    if result.note:
+        warnings.warn(result.note, stacklevel=2)
     return [to_image(picture, studio.marks(request, picture, result), marker) for picture in result.pictures]
 
 

@@ -90,8 +90,13 @@ class Moderator:
         """
         told = request.told
         if not request.listed:
-            for prompt in dict.fromkeys((request.prompt, *request.prompts, told.prompt, *told.prompts)):
-                self.check(prompt, told.negative_prompt)
+            said = [
+                (prompt, told.negative_prompt)
+                for prompt in (request.prompt, *request.prompts, told.prompt, *told.prompts)
+            ]
+            cells = map(told.alone, range(len(told.variants)))
+            for prompt, avoided in dict.fromkeys([*said, *((cell.prompt, cell.negative_prompt) for cell in cells)]):
+                self.check(prompt, avoided)
             return
         typed = numbered(lines or [variant.prompt or "" for variant in request.variants])
         for (number, line), variant in zip(typed, told.variants, strict=True):

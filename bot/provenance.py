@@ -19,7 +19,7 @@ from xml.sax.saxutils import escape, quoteattr
 from bot.addons import MAX_LORAS
 from bot.generation import STANDARD, Axis, GenerationRequest, Variant
 from bot.prompts import addons, readers
-from bot.prompts.grids import grid_words
+from bot.prompts.grids import LORA_WEIGHT, grid_words
 from bot.prompts.readers import PictureInfo, real, text_of, whole
 from bot.prompts.upscaling import is_plain, redraws
 
@@ -164,6 +164,8 @@ _LATER_FIELDS: dict[str, Any] = {
 
 def addon_facts(request: GenerationRequest) -> list[tuple[str, str]]:
     """Give what a request says of its LoRAs, as (label, value)."""
+    if any(axis.name == LORA_WEIGHT for axis in request.axes):
+        return [("LoRA", ", ".join(name for name, _ in request.loras))]
     return [("LoRA", addons.spelled(request.loras)[:400])] if request.loras else []
 
 
@@ -308,7 +310,7 @@ def _told(record: EaselRecord) -> PictureInfo:
         negative_prompt=asked.negative_prompt[: readers.KEPT_CHARS], steps=None if plain else asked.num_inference_steps,
         sampler=asked.sampler[:100], guidance=None if plain else asked.guidance_scale,
         seed=None if plain else record.seed, width=asked.width,
-        height=asked.height, model=asked.model[:200], extra=tuple(extra),
+        height=asked.height, model=", ".join(asked.models)[:200], extra=tuple(extra),
     )  # fmt: skip
 
 

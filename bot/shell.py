@@ -85,13 +85,14 @@ def draw_to_files(
         for request, files in rounds:
             listener.begin(request)
             result = studio.draw(request, listener, fetching)
+            if result.note:
+                bar.write(result.note, file=sys.stderr)
             pictures = [draw_sheet(request, result.pictures)] if request.axes else result.pictures
             for picture in pictures:
                 path = files[picture.n]
                 marks = studio.marks(request, picture, result)
                 _write(path, marker.png(picture, marks, title=path.name), private=private)
-                with bar.external_write_mode(file=sys.stdout):
-                    print(path)
+                bar.write(str(path))
             drawn = {picture.n for picture in pictures}
             missing += [path for n, path in enumerate(files) if n not in drawn]
     if missing:

@@ -18,7 +18,7 @@ from bot.prompts.pictures import MAX_CONTROL_SCALE
 from bot.ui.answers import guarded
 from bot.ui.buttons import check_may_draw
 from bot.ui.cards import input_card
-from bot.ui.choices import loras_matching, matching, models_matching, samplers_matching
+from bot.ui.choices import loras_matching, models_matching, samplers_matching, styles_matching
 from bot.ui.house import House, age_restricted, house_of
 from bot.ui.inputs import check_file, draw_with, take
 from bot.ui.media import PICTURE_SUFFIXES, media_of
@@ -115,9 +115,7 @@ class Imagine(commands.Cog):
     @imagine.autocomplete("style")
     async def complete_style(self, interaction: discord.Interaction[Any], typed: str) -> list[Choice[str]]:
         """Offer styles whose id or name contains what is typed."""
-        return matching(
-            typed, [(f"{style.name} · {style.id}", style.id) for style in self.house.service.catalogue.styles]
-        )
+        return styles_matching(self.house.service.catalogue, typed)
 
     @imagine.autocomplete("lora")
     async def complete_lora(self, interaction: discord.Interaction[Any], typed: str) -> list[Choice[str]]:

@@ -85,12 +85,15 @@ class Errand:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Order(Errand):
-    """A request to be drawn; `member` is whose turn of the GPU it uses, `inputs` are its pictures."""
+    """A request to be drawn; `member` is whose turn of the GPU it uses, `inputs` are its pictures, `done` those that were drawn before, by
+    number, and are not to be drawn again: at least one is missing.
+    """
 
     request: GenerationRequest
     listener: Listener
     member: object = None
     inputs: InputPictures = NO_INPUTS
+    done: frozenset[int] = frozenset()
     future: Future[GenerationResult] = field(default_factory=lambda: Future[GenerationResult]())
 
 

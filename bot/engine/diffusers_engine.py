@@ -267,7 +267,7 @@ class DiffusersEngine:
 
         def tell(done: int, total: int) -> None:
             for drawing in waiting:
-                drawing.order.listener.on_load(FetchProgress(drawing.request.model, done, total))
+                drawing.order.listener.on_load(FetchProgress(drawing.model, done, total))
 
         def load() -> None:
             self.residents.load(model, self._at_work(), tell)
@@ -500,6 +500,7 @@ class DiffusersEngine:
         assert self._device is not None
         assert run.network is not None
         self._meter.drew(drawing.spec.id, 1)
+        drawing.made_on = self._device.torch_device, run.network.dtype
         try:
             if redraws(order.request):
                 self._forget(drawing)
@@ -509,16 +510,18 @@ class DiffusersEngine:
         except EaselError as error:
             self._fail(drawing, error)
             return
-        drawing.finish(self._device.torch_device, run.network.dtype)
+        drawing.finish()
         self._forget(drawing)
 
     def _take(self, loaded: Loaded, rows: Sequence[tuple[Drawing, int]], images: Iterable[Any], seconds: float) -> None:
         """Hand finished pictures to their requests; what is broken fails its own request alone."""
+        assert self._device is not None
         self._meter.drew(loaded.spec.id, sum(drawing.tiles is None for drawing, _ in rows))
         for (drawing, n), image in zip(rows, images, strict=True):
             drawing.other_s += seconds / len(rows)
             if drawing.order.over:
                 continue
+            drawing.made_on = self._device.torch_device, loaded.dtype
             try:
                 drawing.take(image, n)
             except InvalidOutput as error:
@@ -527,9 +530,10 @@ class DiffusersEngine:
                     continue
                 log.warning("picture %d of a list is left out: %s", n + 1, error)
             if drawing.complete:
-                assert self._device is not None
-                drawing.finish(self._device.torch_device, loaded.dtype)
+                drawing.finish()
                 self._forget(drawing)
+            elif drawing.part_complete:
+                drawing.go_on(self._tick())
 
     def _relieve(self) -> None:
         self._lanes.dissolve()

@@ -15,10 +15,40 @@ from bot.engine.lanes import Lane
 from bot.engine.mosaic import Tiles
 from bot.errors import InvalidOutput, ModelError, OutOfMemory, RequestError
 from bot.generation import DRAFT, GenerationRequest, GenerationResult, Progress, RawPicture
+from bot.prompts.text import quoted
 
 log = logging.getLogger(__name__)
 
+UNREAD_CHARS = 80
+"""How much is shown of what was not read."""
 _ROUNDING = 1e-6
+
+
+Part = tuple[ModelSpec, list[int]]
+"""A model, and the numbers of the pictures that it draws."""
+
+
+def parts_of(request: GenerationRequest, catalogue: Catalogue) -> list[Part]:
+    """Choose what draws a request: a model, or, of a sheet that compares models, one after another.
+
+    `catalogue` has the drafts and inpainting weights, too. Raises ModelError, RequestError where something is there no more.
+    """
+    numbers: dict[str, list[int]] = {model: [] for model in request.models}
+    for n in range(request.count):
+        numbers[request.alone(n).model].append(n)
+    return [(_spec_of(request, model, catalogue), mine) for model, mine in numbers.items()]
+
+
+def _spec_of(request: GenerationRequest, model: str, catalogue: Catalogue) -> ModelSpec:
+    spec = catalogue.get(model)
+    if spec is None:
+        raise ModelError(f"The model {model!r} is not in the catalogue any more; choose another one.")
+    if request.quality == DRAFT:
+        draft = catalogue.get(model + DRAFT_SUFFIX)
+        if draft is None:
+            raise RequestError(f"{spec.name} draws no drafts here any more; leave the quality out.")
+        return draft
+    return catalogue.get(model + INPAINTING_SUFFIX) or spec if request.mask else spec
 
 
 @dataclass(slots=True, eq=False)
@@ -28,8 +58,9 @@ class Drawing:
     `request` is the order's with what its model does not take left out. `since`: since when it waits for its model, in the
     engine's monotonic seconds. `fresh`: pictures whose prompt is not encoded yet. `todo`: pictures that are left to the pipeline and that
     no call of it has begun yet. `canvas`: the picture it begins from, encoded; `image_prompt`: its reference picture. `enlarging`: it is being enlarged and needs no model.
-    `tiles`: its pictures are the tiles of one, which are redrawn, each from its own part. `before` and `after` are steps that were taken
-    before it, and will be after. Times are seconds of the GPU thread, a shared pass being split by rows.
+    `tiles`: its pictures are the tiles of one, which are redrawn, each from its own part. `later`: what other models draw of it, once
+    the pictures of this one are there. `before` and `after` are steps that were taken
+    before it, and will be after. `made_on` is the device and dtype of its pictures. Times are seconds of the GPU thread, a shared pass being split by rows.
     """
 
     order: Order
@@ -43,18 +74,24 @@ class Drawing:
     image_prompt: ImagePrompt | None = None
     enlarging: bool = False
     tiles: Tiles | None = None
+    later: list[Part] = field(default_factory=lambda: list[Part]())
     before: int = 0
     after: int = 0
     retried: bool = False
     denoise_s: float = 0.0
     other_s: float = 0.0
     previews: int = 0
+    made_on: tuple[str, str] = "", ""
     _pictures: dict[int, RawPicture] = field(default_factory=dict[int, RawPicture])
     _shares: dict[int, float] = field(default_factory=dict[int, float])
     _drawn: int = 0
     _said: int = 0
     _lost: int = 0
     _finished: list[RawPicture] = field(default_factory=list[RawPicture])
+    _unread: dict[str, dict[int, str]] = field(default_factory=dict[str, dict[int, str]])
+
+    def __post_init__(self) -> None:
+        self._shares.update(dict.fromkeys(self.order.done, 1.0))
 
     @property
     def prepared(self) -> bool:
@@ -83,8 +120,26 @@ class Drawing:
 
     @property
     def complete(self) -> bool:
-        """Whether all its pictures are drawn, or lost."""
-        return self._drawn + self._lost >= self.request.count
+        """Whether all its pictures are drawn, now or before, or lost."""
+        return len(self.order.done) + self._drawn + self._lost >= self.request.count
+
+    @property
+    def part_complete(self) -> bool:
+        """Whether all that its model draws is there, and another one goes on."""
+        left = sum(len(numbers) for _, numbers in self.later)
+        return bool(left) and self._drawn + self._lost >= self.request.count - left
+
+    def go_on(self, since: float) -> None:
+        """Let the next model draw its pictures; it is waited for `since` now."""
+        self.spec, self.fresh = self.later.pop(0)
+        self.since, self.canvas, self.image_prompt, self.retried = since, None, None, False
+
+    @property
+    def model(self) -> str:
+        """The model that draws now, as requests name it."""
+        waiting = {n for _, numbers in self.later for n in numbers}
+        mine = (n for n in range(self.request.count) if n not in waiting and n not in self._pictures)
+        return self.request.alone(next(mine, 0)).model
 
     def lose(self, n: int) -> bool:
         """Go on without a picture that came out broken; False where the request cannot: a list can, while it has any other."""
@@ -93,6 +148,22 @@ class Drawing:
         self._lost += 1
         self.reached(n, 1.0)
         return True
+
+    def leave_unread(self, numbers: Iterable[int], prompt: str, negative_prompt: str) -> None:
+        """Note which ends of their prompts the model does not read for these pictures; empty where it reads all."""
+        for what, end in (("prompt", prompt), ("negative prompt", negative_prompt)):
+            if end:
+                self._unread.setdefault(what, {}).update(dict.fromkeys(numbers, end))
+
+    def note(self) -> str:
+        """Say in a sentence what the model did not read; empty where it read everything."""
+        parts: list[str] = []
+        for what, ends in self._unread.items():
+            some = f" of {len(ends)} of {self.request.count} pictures" if len(ends) < self.request.count else ""
+            parts.append(f"of the {what}{some}, “{quoted(ends[min(ends)], UNREAD_CHARS)}”")
+        if not parts:
+            return ""
+        return f"{self.spec.name} did not read the end {', and '.join(parts)}; put what matters first, or shorten it."
 
     def reached(self, n: int, share: float) -> None:
         """Note that picture `n` has taken this share of its steps, from 0 to 1."""
@@ -109,7 +180,9 @@ class Drawing:
         shown = _shown(preview) if preview is not None and listener.wants_preview() else None
         self.previews += shown is not None
         finished, self._finished = tuple(self._finished), []
-        listener.on_progress(Progress(self.before + step, self.before + steps + self.after, shown, finished))
+        listener.on_progress(
+            Progress(self.before + step, self.before + steps + self.after, shown, finished, *self.made_on)
+        )
 
     def take(self, image: Any, n: int) -> None:
         """Take finished picture `n`, (height, width, 3) floats on [0, 1]. Raises InvalidOutput as `to_picture`."""
@@ -133,13 +206,13 @@ class Drawing:
         self.reached(n, 1.0)
         self.tell()
 
-    def finish(self, device: str, dtype: str) -> None:
+    def finish(self) -> None:
         """End the order with its pictures, or the one that its tiles make."""
         pictures = tuple(self._pictures[n] for n in sorted(self._pictures))
         if self.tiles is not None:
             pictures = (self.tiles.picture(self.request.seed),)
         self.order.finish(
-            GenerationResult(pictures, self.denoise_s, self.denoise_s + self.other_s, device, dtype),
+            GenerationResult(pictures, self.denoise_s, self.denoise_s + self.other_s, *self.made_on, note=self.note()),
         )
 
     def no_room(self) -> OutOfMemory:
@@ -155,23 +228,16 @@ class Drawing:
 
 
 def drawing_of(order: Order, catalogue: Catalogue, arrived: int, since: float) -> Drawing:
-    """Begin an order, with the variant of its model that draws it. Raises ModelError or RequestError where there is none.
+    """Begin an order, with the variants of its models that draw it. Raises ModelError or RequestError where there is none.
 
     `catalogue` has the variants, `arrived` grows with every order, `since` is now in the engine's monotonic seconds.
     """
     request = order.request.told
-    spec = catalogue.get(request.model)
-    if spec is None:
-        raise ModelError(f"The model {request.model!r} is not in the catalogue any more; choose another one.")
-    if request.quality == DRAFT:
-        name, spec = spec.name, catalogue.get(request.model + DRAFT_SUFFIX)
-        if spec is None:
-            raise RequestError(f"{name} draws no drafts here any more; leave the quality out.")
-    elif request.mask:
-        spec = catalogue.get(request.model + INPAINTING_SUFFIX) or spec
+    (spec, pictures), *later = parts_of(request, catalogue)
     if not spec.negative_prompt:
         request = replace(request, negative_prompt="")
-    return Drawing(order, spec, request, arrived, since, list(range(request.count)))
+    missing = [n for n in pictures if n not in order.done]
+    return Drawing(order, spec, request, arrived, since, missing, later=later)
 
 
 def owners(lanes: Iterable[Lane]) -> list[Drawing]:

@@ -19,10 +19,12 @@ from bot.engine.devices import is_out_of_memory
 from bot.engine.drawings import Drawing
 from bot.engine.fitting import Fitting
 from bot.engine.previews import PreviewTap
+from bot.engine.reach import behind_all
 from bot.engine.residents import Loaded
 from bot.engine.samplers import build_scheduler
-from bot.errors import OutOfMemory
+from bot.errors import OutOfMemory, RequestError
 from bot.generation import GenerationRequest, RawPicture
+from bot.prompts.weights import asks_for_weights
 
 log = logging.getLogger(__name__)
 
@@ -79,9 +81,13 @@ class GeneralRun:
         return list(dict.fromkeys(drawing for drawing, _ in self.pictures))
 
     def begin(self) -> None:
-        """Prepare the pipeline. Raises RequestError where it does not take the sampler."""
+        """Prepare the pipeline. Raises RequestError where it does not take the sampler, or weights in prompts."""
         pipe = self.loaded.pipe
         request = self.requests[0]
+        if self.loaded.family is None and any(map(asks_for_weights, (request.prompt, request.negative_prompt))):
+            raise RequestError(
+                f"{self.loaded.spec.name} knows no weights or blends; write the prompt plainly, or choose another model."
+            )
         scheduler = build_scheduler(request.sampler, self.loaded.scheduler)
         if hasattr(scheduler, "noise_sampler_seed"):  # the SDE schedulers take no generator
             scheduler.noise_sampler_seed = [one.seed for one in self.requests]
@@ -152,19 +158,44 @@ class GeneralRun:
         import torch
 
         pipe, spec = self.loaded.pipe, self.loaded.spec
-        options = call_options(pipe, spec, self.requests[0], self.rows)
-        options["generator"] = [torch.Generator("cpu").manual_seed(one.seed) for one in self.requests]
-        if self.by_steps:
-            options["callback_on_step_end"] = self._after_step
         try:
             if self._aborted:
                 raise _Aborted
             with torch.inference_mode():
+                options = self._spelled(call_options(pipe, spec, self.requests[0], self.rows))
+                options["generator"] = [torch.Generator("cpu").manual_seed(one.seed) for one in self.requests]
+                if self.by_steps:
+                    options["callback_on_step_end"] = self._after_step
                 return pipe(**options).images
         finally:
             # diffusers skips this when the callback raises, and then the next request finds half a model moved.
             pipe.maybe_free_model_hooks()
             pipe.scheduler = self.loaded.scheduler
+
+    def _spelled(self, options: dict[str, Any]) -> dict[str, Any]:
+        """The options, prompts as the pipeline takes them: in words, or, where it cannot read those, embedded."""
+        family, request = self.loaded.family, self.requests[0]
+        texts = {name: options[name] for name in ("prompt", "negative_prompt") if name in options}
+        unread = self._unread(texts, options.get("max_sequence_length"))
+        for drawing, n in self.pictures:
+            drawing.leave_unread([n], *unread)
+        if family is None:
+            return options
+        spelled = family.spelled(request)
+        if not spelled:
+            return options | {name: [family.plainly(text) for text in given] for name, given in texts.items()}
+        given = {name: value.repeat(self.rows, *[1] * (value.ndim - 1)) for name, value in spelled.items()}
+        taken = {"prompt", *(["negative_prompt"] if "negative_prompt_embeds" in given else [])}
+        return {name: value for name, value in options.items() if name not in taken} | given
+
+    def _unread(self, texts: dict[str, list[str]], max_sequence_length: int | None) -> tuple[str, str]:
+        """The ends of the prompt and the negative prompt that the pipeline does not read."""
+        loaded = self.loaded
+        prompt, negative = (texts.get(name, [""])[0] for name in ("prompt", "negative_prompt"))
+        if loaded.family is not None:
+            return loaded.family.unread(prompt), loaded.family.unread(negative)
+        limit = max_sequence_length
+        return behind_all(loaded.pipe, prompt, limit), behind_all(loaded.pipe, negative, limit)
 
     def _set_timesteps(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self._denoising_since = time.perf_counter()

@@ -7,10 +7,12 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from bot.catalogue import ModelSpec
 from bot.engine.devices import Device, is_out_of_memory
+from bot.engine.families import Family
 from bot.engine.image_prompts import ImagePrompt, Seen
 from bot.engine.shelf import Loaded
 from bot.engine.vetting import vet_part, vet_weights
@@ -119,14 +121,22 @@ def _read(spec: ModelSpec, files: IpAdapterSpec, loaded: Loaded, device: Device)
             f"{spec.name}: the image encoder {files.encoder} is not the one of {files.weights}, which reads {wanted} numbers "
             f"where it gives {seen}; correct ip_adapter_encoder in the models file."
         )
-    # Empty at first: what its shapes ask for may be more than the file has.
-    projection = unet._convert_ip_adapter_image_proj_to_diffusers(projecting, low_cpu_mem_usage=True)
+    projection = _projection(projecting, family)
     if sum(one.numel() for one in projection.parameters()) != sum(one.numel() for one in projecting.values()):
         raise ModelError(f"{spec.name}: the image projection in {files.weights} is of a kind that is not known.")
-    projection = projection.to(family.device, family.dtype).eval().requires_grad_(False)
     every = [*encoder.parameters(), *projection.parameters(), *(one for pair in layers.values() for one in pair)]
     size_bytes = sum(one.numel() * one.element_size() for one in every)
     return IpAdapter(encoder, projection, kind == _POOLED, layers, size_bytes)
+
+
+def _projection(state: dict[str, torch.Tensor], family: Family) -> Any:
+    """Make a projection of its weights with diffusers' own converter."""
+    mixin: Any = importlib.import_module("diffusers.loaders.unet").UNet2DConditionLoadersMixin
+    # It asks a UNet only where to put it; one whose layers take turns is nowhere. Made empty first: what shapes ask for may be more
+    # than the file has.
+    where = SimpleNamespace(device=family.device, dtype=family.dtype)
+    made = mixin._convert_ip_adapter_image_proj_to_diffusers(where, state, low_cpu_mem_usage=True)
+    return made.to(family.device, family.dtype).eval().requires_grad_(False)
 
 
 def _layers(

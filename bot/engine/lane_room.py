@@ -57,6 +57,8 @@ class LaneRoom:
             inputs = InputPictures(image=drawing.tiles.before(tile))
         table = self._table(loaded, request)
         conditioning = self._conditioning(loaded, loaded.family, request, loras, inversions)
+        negative = "" if conditioning.away_from is None else loaded.family.unread(request.negative_prompt)
+        drawing.leave_unread(numbers, loaded.family.unread(request.prompt), negative)
         if inputs.image is not None:
             loaded.make_way()
         canvas = drawing.canvas or make_canvas(loaded.family, inputs, request.strength)

@@ -112,7 +112,8 @@ class Archive:
             if files:
                 await self._run(_sync_folder, folder)
             return tuple(sorted(files, key=lambda file: file.n))
-        await self._run(_remove, folder)
+        for file in files:  # not the folder: others of the request may lie there
+            await self._run(Path(file.path).unlink, True)
         raise _as_storage_error(next(e for e in done if isinstance(e, BaseException)))
 
     async def preview(self, picture: RawPicture, *, adult_allowed: bool) -> bytes | None:
@@ -164,6 +165,10 @@ class Archive:
             raise JobNotFound(GONE) from None
         except OSError as error:
             raise StorageError(f"{file.file_name} cannot be read: {error.strerror}.") from error
+
+    async def present(self, files: Sequence[PictureFile]) -> tuple[PictureFile, ...]:
+        """Give those of a job's pictures whose files are there."""
+        return await self._run(lambda: tuple(file for file in files if Path(file.path).is_file()))
 
     async def delete(self, job_id: str) -> None:
         """Remove a job's pictures; nothing where there are none."""

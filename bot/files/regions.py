@@ -15,12 +15,13 @@ SHOWN_PX = 1024
 """The long side of what is shown: large enough to read the names on, whatever the picture's own size."""
 LIGHT, DARK, CHOSEN = (255, 255, 255), (0, 0, 0), (88, 101, 242)
 _CHOSEN_SHARE = 0.45
+_FRAME_PX = 6
 _LETTERS_A_SQUARE = 6
 """A square's shorter side in heights of its letters."""
 
 
 def under_grid(path: Path, grid: Grid, squares: Collection[int]) -> RawPicture:
-    """Draw a finished picture, a PNG of ours, under its grid, with the chosen squares tinted. Raises OSError."""
+    """Draw a finished picture, a PNG of ours, under its grid, with the chosen squares tinted and framed. Raises OSError."""
     with Image.open(path, formats=("PNG",)) as image:
         picture = image.convert("RGB")
     scale = SHOWN_PX / max(picture.size)
@@ -32,10 +33,13 @@ def under_grid(path: Path, grid: Grid, squares: Collection[int]) -> RawPicture:
         part = shown.crop((left, upper, right, lower))
         shown.paste(Image.blend(part, Image.new("RGB", part.size, CHOSEN), _CHOSEN_SHARE), (left, upper))
     draw = ImageDraw.Draw(shown)
-    for left, upper, right, lower in boxes:
-        # Light between dark: one of them is seen on any picture.
-        draw.rectangle((left - 1, upper - 1, right, lower), outline=DARK, width=3)
-        draw.rectangle((left, upper, right - 1, lower - 1), outline=LIGHT, width=1)
+    # Light between dark: one of them is seen on any picture.
+    for colour, reach in ((DARK, 3), (LIGHT, 1)):
+        for left, upper, right, lower in boxes:
+            draw.rectangle((left - reach, upper - reach, right + reach - 1, lower + reach - 1), None, colour, 2 * reach)
+    for left, upper, right, lower in (boxes[square] for square in squares):
+        # A tint alone is lost on a picture of its colour.
+        draw.rectangle((left + 3, upper + 3, right - 4, lower - 4), None, LIGHT, _FRAME_PX)
     for square, (left, upper, right, lower) in enumerate(boxes):
         text_px = max(14, min(right - left, lower - upper) // _LETTERS_A_SQUARE)
         place = (left + text_px / 3, upper + text_px / 4)

@@ -10,12 +10,13 @@ from bot.errors import RequestError
 from bot.generation import GenerationOptions, GenerationRequest, InputRef
 from bot.prompts.addons import spelled, tags
 from bot.prompts.choices import literal
+from bot.prompts.grids import OWN, compared
 from bot.prompts.readers import PictureInfo
 
 
 def options_of(request: GenerationRequest) -> GenerationOptions:
-    """Turn a complete request back into options, all filled in."""
-    return GenerationOptions(
+    """Turn a complete request back into options, all filled in; what its models each have of their own is theirs again."""
+    options = GenerationOptions(
         prompt=request.prompt,
         lines=list_lines(request) if request.listed else (),
         axes=request.axes,
@@ -35,6 +36,8 @@ def options_of(request: GenerationRequest) -> GenerationOptions:
         spoiler=request.spoiler,
         **picture_options(request),
     )
+    own = compared(request) if len(request.models) > 1 else set[str]()
+    return replace(options, **{option: None for option in OWN if option in own})
 
 
 def list_lines(request: GenerationRequest) -> tuple[str, ...]:
@@ -86,7 +89,8 @@ def options_told(info: PictureInfo, catalogue: Catalogue) -> GenerationOptions:
 def overridden(told: GenerationOptions, given: GenerationOptions) -> GenerationOptions:
     """Put what is given in the place of what is told; an aspect takes that of width and height, a seed that of a variation's."""
     changes = {item.name: value for item in fields(given) if (value := getattr(given, item.name))}
-    changes |= {name: 0 for name in ("seed", "steps", "guidance", "strength") if getattr(given, name) == 0}
+    numbers = ("seed", "steps", "guidance", "strength", "base_seed", "variation")
+    changes |= {name: 0 for name in numbers if getattr(given, name) == 0}
     if given.aspect is not None:
         changes = {"width": None, "height": None} | changes
     if given.seed is not None:
@@ -95,9 +99,15 @@ def overridden(told: GenerationOptions, given: GenerationOptions) -> GenerationO
 
 
 def as_told(request: GenerationRequest, drawn: GenerationRequest) -> GenerationRequest:
-    """Let a request have the words around its prompts and the model's settings that a picture was drawn with, whatever the operator's files say now."""
-    scale = drawn.reference_scale if drawn.reference else request.reference_scale
-    return replace(
-        request, style=drawn.style, wrap=drawn.wrap, more_negative=drawn.more_negative, guidance_end=drawn.guidance_end,
-        reference_scale=scale,
-    )  # fmt: skip
+    """Let a request have the words around its prompts and the model's settings that a picture was drawn with, whatever the operator's files say now.
+
+    So also the cells of a sheet.
+    """
+    names = ["style", "wrap", "more_negative", "guidance_end", *(["reference_scale"] if drawn.reference else [])]
+
+    def told(to: Any, was: Any) -> Any:
+        return replace(to, **{name: getattr(was, name) for name in names})
+
+    same = len(request.variants) == len(drawn.variants)
+    cells = zip(request.variants, drawn.variants, strict=True) if same else ()
+    return told(replace(request, variants=tuple(told(*cell) for cell in cells) or request.variants), drawn)

@@ -81,7 +81,8 @@ class _Frame:
     def end_option(self) -> None:
         if self.parts and isinstance(first := self.parts[0], str) and _MISPLACED.match(first):
             raise RequestError(
-                f"“{quoted(first, 30)}” says how many are taken, which stands at the beginning of a choice, as {{2$$red|green|blue}}."
+                f"“{quoted(first, 30)}” says how many are taken, which a choice begins with, as {{2$$red|green|blue}}; where it is meant "
+                "for some of the alternatives, give them braces of their own, as {red|green|{2$$a|b|c}}."
             )
         self.options.append((float(self.weight.rstrip(":") or 1), _trimmed(self.parts)))
         self.longest = max(self.longest, self.length)

@@ -10,6 +10,7 @@ from typing import Any
 
 from bot.errors import RequestError
 from bot.generation import Axis, GenerationOptions, GenerationRequest, Variant
+from bot.prompts.addons import read_option, take_tags
 from bot.prompts.text import quoted
 
 MAX_VALUES = 8
@@ -23,19 +24,49 @@ Resolve = Callable[[GenerationOptions], GenerationRequest]
 
 @dataclass(frozen=True, slots=True)
 class AxisKind:
-    """What can be compared: the option it sets, how a value of it is read, and an example."""
+    """What can be compared: how a value is read, how options are given it, what it takes, and an example."""
 
-    option: str
     read: Callable[[str], Any]
+    put: Callable[[GenerationOptions, Any], GenerationOptions]
     takes: str
     example: str
 
 
+def _option(name: str, read: Callable[[str], Any], takes: str, example: str) -> AxisKind:
+    """Compare values of an option."""
+    return AxisKind(read, lambda options, value: replace(options, **{name: value}), takes, example)
+
+
+def _style(text: str) -> str | None:
+    return None if text.lower() == NO_STYLE else text
+
+
+def _weigh(options: GenerationOptions, weight: float) -> GenerationOptions:
+    """Give the one LoRA of a request, from its option or its prompt, a weight. Raises RequestError where it has none, or several."""
+    prompt, tagged = take_tags(options.prompt)
+    loras = [*tagged, *read_option(options.lora or "")]
+    if not loras:
+        raise RequestError("There is no LoRA to weigh; name one in `lora`, or in the prompt as <lora:name:1>.")
+    if len(loras) > 1:
+        named = ", ".join(quoted(name, 40) for name, _ in loras)
+        raise RequestError(
+            f"One LoRA is weighed on a sheet, and here are {len(loras)} ({named}); leave all but one out."
+        )
+    return replace(options, prompt=prompt, lora=f"{loras[0][0]}:{weight}")
+
+
+NO_STYLE = "none"
+MODEL = "model"
+LORA_WEIGHT = "lora weight"
+
 AXES: Mapping[str, AxisKind] = {
-    "steps": AxisKind("steps", int, "whole numbers", "10, 20, 30"),
-    "guidance": AxisKind("guidance", float, "numbers", "2, 5, 8"),
-    "sampler": AxisKind("sampler", str, "names", "Euler a, DPM++ 2M Karras"),
-    "seed": AxisKind("seed", int, "whole numbers", "1, 2, 3"),
+    "steps": _option("steps", int, "whole numbers", "10, 20, 30"),
+    "guidance": _option("guidance", float, "numbers", "2, 5, 8"),
+    "sampler": _option("sampler", str, "names", "Euler a, DPM++ 2M Karras"),
+    "seed": _option("seed", int, "whole numbers", "1, 2, 3"),
+    MODEL: _option("model", str, "ids of models", "sd15, sdxl"),
+    "style": _option("style", _style, "ids of styles", "none, neon, pixel-art"),
+    LORA_WEIGHT: AxisKind(float, _weigh, "numbers", "0, 0.5, 1"),
 }
 """Whatever is to be compared has a line here, and a field in `Variant` where the request has one of it."""
 
@@ -48,9 +79,20 @@ def read_axis(side: str, text: str) -> Axis:
     if not colon:
         raise RequestError(f"{side} is “{quoted(text, 80)}”; write what to compare and its values, as {example}.")
     if name not in AXES:
-        also = " A sheet is drawn with one model; ask for one of each." if name == "model" else ""
-        raise RequestError(f"{side} compares {', '.join(AXES)}, not “{quoted(name, 40)}”.{also}")
+        raise RequestError(f"{side} compares {', '.join(AXES)}, not “{quoted(name, 40)}”.")
     return Axis(name, tuple(value.strip() for value in values.split(",") if value.strip()))
+
+
+OWN: Mapping[str, str] = {"steps": "num_inference_steps", "guidance": "guidance_scale", "sampler": "sampler"}
+"""What each model has a default of: options, and what requests and variants call them."""
+
+
+def compared(request: GenerationRequest) -> set[str]:
+    """Name the options that differ from cell to cell of a sheet: those that it compares, and what models have of their own."""
+    own = {name for variant in request.variants for name in variant.changes()}
+    return {axis.name for axis in request.axes} | {
+        option for option, name in OWN.items() if request.axes and name in own
+    }
 
 
 def grid_words(axes: tuple[Axis, ...]) -> str:
@@ -61,14 +103,19 @@ def grid_words(axes: tuple[Axis, ...]) -> str:
 def resolve_grid(options: GenerationOptions, resolve: Resolve) -> GenerationRequest:
     """Resolve a sheet: one request, and a variant of it for each cell, row by row, all of one seed unless that is compared.
 
-    `resolve` completes and checks a plain request; every cell goes through it. Raises RequestError naming axis and value.
+    `resolve` completes and checks a plain request; every cell goes through it. All have one size: where models are compared, that of
+    the first one. Raises RequestError naming axis and value.
     """
     axes = options.axes
     if options.count is not None:
         raise RequestError("A sheet draws one picture a cell; leave the count out.")
     _check_axes(axes)
-    base = resolve(replace(options, axes=()))
-    plain = replace(options, axes=(), seed=base.seed)
+    plain = replace(options, axes=())
+    for axis in axes:
+        if axis.name == MODEL:
+            plain = replace(plain, model=axis.values[0])
+    base = resolve(plain)
+    plain = replace(plain, seed=base.seed, aspect=None, width=base.width, height=base.height)
     sides = [[(axis, value, _setting(axis, value, plain, resolve)) for value in axis.values] for axis in axes]
     # The first axis lies along the top, so it changes fastest.
     cells = [_cell(tuple(reversed(cell)), base, plain, resolve) for cell in itertools.product(*reversed(sides))]
@@ -109,7 +156,7 @@ def _setting(axis: Axis, value: str, plain: GenerationOptions, resolve: Resolve)
         setting = kind.read(value)
     except ValueError:
         raise RequestError(f"{axis.name} takes {kind.takes}, not “{quoted(value, 40)}”.") from None
-    _named(axis, value, lambda: resolve(replace(plain, **{kind.option: setting})))
+    _named(axis, value, lambda: resolve(kind.put(plain, setting)))
     return setting
 
 
@@ -123,9 +170,10 @@ def _named(axis: Axis, value: str, resolved: Callable[[], GenerationRequest]) ->
 def _cell(
     cell: tuple[tuple[Axis, str, Any], ...], base: GenerationRequest, plain: GenerationOptions, resolve: Resolve
 ) -> Variant:
-    settings = {AXES[axis.name].option: setting for axis, _, setting in cell}
     axis, value, _ = cell[-1]
-    drawn = _named(axis, value, lambda: resolve(replace(plain, **settings)))
+    for one, _, setting in cell:
+        plain = AXES[one.name].put(plain, setting)
+    drawn = _named(axis, value, lambda: resolve(plain))
     own = {name: getattr(drawn, name) for name in Variant.__dataclass_fields__}
     if replace(base, **own) != drawn:
         raise RequestError(f"{axis.name} “{quoted(value, 40)}” changes more of a picture than a sheet can compare.")

@@ -192,6 +192,8 @@ def _ip_adapter(options: GenerationOptions, spec: ModelSpec) -> IpAdapterSpec | 
 
 def _variation(options: GenerationOptions, spec: ModelSpec) -> float:
     if options.base_seed is None:
+        if options.variation is not None:
+            raise RequestError("A variation is of another seed's picture; give the base seed, too, or leave it out.")
         return 0.0
     if spec.family not in VARIED:
         raise RequestError(f"{spec.name} draws no variations of a seed; draw it again, or choose another model.")

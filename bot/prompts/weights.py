@@ -1,7 +1,7 @@
 """Weights in prompts, as people write them in other programs, read in one pass. Pure.
 
 `(word)` counts 1.1 times, `((word))` 1.21 times, `[word]` a 1.1th, `(word:1.3)` 1.3 times; `word++` and `(some words)--` as Compel has
-them, 1.1 times and 0.9 times a sign; `("a cat", "a dog").blend(0.7, 0.3)` mixes prompts. A backslash takes a bracket's meaning away. What does not
+them, 1.1 times and 0.9 times a sign; `("a cat", "a dog").blend(0.7, 0.3)` mixes prompts, each with what stands around. A backslash takes a bracket's meaning away. What does not
 close, or closes nothing, is itself.
 """
 
@@ -21,7 +21,7 @@ MAX_BLENDED = 5
 _ROUND = STRONGER
 _WEIGHT = re.compile(r":\s*([+-]?(?:\d{1,6}(?:\.\d{0,6})?|\.\d{1,6}))\s*\)")
 _SIGNS = re.compile(r"(\++|-+)(?=[\s,.;)\]]|$)")
-_BLEND = re.compile(r"\)\s*\.\s*blend\s*\(([^()]{0,200})\)\s*$")
+_BLEND = re.compile(r"\)\s*\.\s*blend\s*\(([^()]{0,200})\)")
 _QUOTED = re.compile(r'\s*"((?:[^"\\]|\\.)*)"\s*(,|$)')
 _NUMBER = re.compile(r"[+-]?(?:\d{1,6}(?:\.\d{0,6})?|\.\d{1,6})")
 
@@ -97,28 +97,40 @@ def words_of(prompt: str) -> str:
 
 
 def _read_blend(prompt: str) -> Weighted | None:
-    text = prompt.strip()
-    found = _BLEND.search(text) if text.startswith("(") else None
+    found = _BLEND.search(prompt)
     if found is None:
         return None
-    inside = text[1 : found.start()]
-    prompts: list[str] = []
-    place = 0
-    while place < len(inside):
-        quoted = _QUOTED.match(inside, place)
-        if quoted is None:
-            raise RequestError('A blend is written ("one prompt", "another one").blend(0.7, 0.3).')
-        prompts.append(re.sub(r"\\(.)", r"\1", quoted[1]))
-        place = quoted.end()
+    opened = _quoted_before(prompt, found.start())
+    if opened is None or _BLEND.search(prompt, found.end()):
+        raise RequestError('A blend is written ("one prompt", "another one").blend(0.7, 0.3), once in a prompt.')
+    start, prompts = opened
     shares = [part.strip() for part in found[1].split(",")]
     if not 2 <= len(prompts) <= MAX_BLENDED or len(prompts) != len(shares):
         raise RequestError(f"A blend takes 2 to {MAX_BLENDED} prompts, and a share for each of them.")
     if not all(_NUMBER.fullmatch(share) for share in shares):
         raise RequestError("The shares of a blend are numbers, like 0.7.")
     numbers = tuple(float(share) for share in shares)
+    if abs(sum(numbers)) < 0.01:
+        raise RequestError("The shares of a blend are 0 together; give one of its prompts more.")
     if any(abs(number) > MAX_WEIGHT for number in numbers):
         raise RequestError(f"A share of a blend goes from {-MAX_WEIGHT:g} to {MAX_WEIGHT:g}.")
-    return Weighted(tuple(_read_parts(one) for one in prompts), numbers)
+    before, after = prompt[:start], prompt[found.end() :]  # as a style's words: they are said of each
+    return Weighted(tuple(_read_parts(before + one + after) for one in prompts), numbers)
+
+
+def _quoted_before(text: str, end: int) -> tuple[int, list[str]] | None:
+    """Find the bracket of which nothing but quoted prompts lie before `end`, and those; None where there is none."""
+    start = text.find("(", 0, end)
+    while start >= 0:
+        prompts: list[str] = []
+        place = start + 1
+        while quoted := _QUOTED.match(text, place, end):
+            prompts.append(re.sub(r"\\(.)", r"\1", quoted[1]))
+            place = quoted.end()
+        if prompts and place == end:
+            return start, prompts
+        start = text.find("(", start + 1, end)
+    return None
 
 
 def _read_parts(text: str) -> tuple[Part, ...]:

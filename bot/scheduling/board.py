@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
-from bot.generation import GenerationRequest, Job, Place, Progress, RawPicture
+from bot.generation import GenerationRequest, Job, PictureFile, Place, Progress, RawPicture
 from bot.scheduling.estimates import StepTimes
 from bot.scheduling.progress import GpuListener
 from bot.scheduling.queue import JobQueue
@@ -33,6 +33,7 @@ class Run:
 
     `alone`: it was being drawn when the process went down, so nothing else is drawn beside it. Of a request that shows its pictures as
     they come, `fresh` are finished and not shown yet, and `thumbnails` those that are, by number; None is one not to be shown.
+    Of a list, `unkept` is what was finished and is not written yet, and `kept` what is on disk and committed, by number.
     """
 
     job: Job
@@ -44,6 +45,8 @@ class Run:
     drawn: bool = False
     fresh: list[RawPicture] = field(default_factory=list[RawPicture])
     thumbnails: dict[int, RawPicture | None] = field(default_factory=dict[int, RawPicture | None])
+    unkept: list[Progress] = field(default_factory=list[Progress])
+    kept: dict[int, PictureFile] = field(default_factory=dict[int, PictureFile])
 
 
 class Board:
@@ -67,14 +70,14 @@ class Board:
         """Let a committed job wait."""
         self._jobs[job.id] = job
         self._queue.push(job.id, job.origin.user_id)
-        self._models[job.request.model] += 1
+        self._models.update(job.request.models)
 
-    def take(self, may_run: Callable[[str], bool], listener: Callable[[str], GpuListener]) -> Run | None:
-        """Move the next job whose model `may_run` from the line to the running ones; None where there is none, or no room.
+    def take(self, is_here: Callable[[str], bool], listener: Callable[[str], GpuListener]) -> Run | None:
+        """Move the next job whose models are here from the line to the running ones; None where there is none, or no room.
 
         Whoever is next waits for room, and is not overtaken by one that would fit.
         """
-        job_id = self._queue.first(lambda waiting: not may_run(self._jobs[waiting].request.model))
+        job_id = self._queue.first(lambda waiting: not all(map(is_here, self._jobs[waiting].request.models)))
         if job_id is None or not self._has_room(job := self._jobs[job_id]):
             return None
         self._queue.pop(lambda waiting: waiting != job_id)
@@ -136,7 +139,7 @@ class Board:
     def waiting_on(self, model: str) -> tuple[Job, ...]:
         """List the waiting jobs that need a model, in the order they will be served."""
         waiting = (self._jobs[job_id] for job_id in self._queue.served())
-        return tuple(job for job in waiting if job.request.model == model)
+        return tuple(job for job in waiting if model in job.request.models)
 
     def remaining_s(self, run: Run) -> float | None:
         """Estimate when a running job will be drawn, in seconds from now; None while nothing is known.
@@ -187,9 +190,10 @@ class Board:
         return min(count, max(1, self._room // BATCHES_ADMITTED)) if job.request.variants else count
 
     def _left_the_line(self, job: Job) -> None:
-        self._models[job.request.model] -= 1
-        if self._models[job.request.model] <= 0:
-            del self._models[job.request.model]
+        self._models.subtract(job.request.models)
+        for model in job.request.models:
+            if self._models[model] <= 0:
+                del self._models[model]
 
     def _eta_s(self, request: GenerationRequest, position: int) -> float | None:
         own = self.measured.duration_s(request)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -29,6 +30,7 @@ from bot.scheduling.board import Board, Run
 from bot.scheduling.events import Drawing, Failed, Fetching, QueueMoved, Rendered
 from bot.scheduling.fetching import ModelShelf
 from bot.scheduling.gpu_thread import UNEXPECTED, GpuThread
+from bot.scheduling.keeping import Keeper
 from bot.scheduling.patience import Patience
 from bot.scheduling.progress import Bell, GpuListener, Mailbox
 from bot.store.jobs import JobStore
@@ -90,6 +92,7 @@ class Dispatcher:
         self._under_way: set[asyncio.Task[None]] = set()
         self._finishing: set[asyncio.Task[None]] = set()
         self._previews: dict[str, asyncio.Task[None]] = {}
+        self._keeper = Keeper(store, archive)
 
     def look(self) -> None:
         """Look at the board again: something joined it, or a model arrived."""
@@ -136,6 +139,7 @@ class Dispatcher:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._keeper.cancel_all()
 
     async def fail(self, job: Job, sentence: str) -> None:
         """Give a job up, commit it and tell."""
@@ -173,18 +177,24 @@ class Dispatcher:
         self._board.update(started)
         run.started = True
         self._announcer.announce(QueueMoved())
-        order = self._gpu.submit(started.request, run.listener, started.origin.user_id, inputs)
-        drawing = asyncio.wrap_future(order)
-        try:
-            result = await self._patience.wait(drawing, "the GPU thread")
-        except EaselError as error:
-            await self._not_drawn(run, error)
-            return
+        run.kept = await self._patience.wait(self._keeper.found(started), "a list's files")
+        before = frozenset(run.kept)
+        run.thumbnails.update(dict.fromkeys(before))
+        if len(before) < started.request.count:
+            order = self._gpu.submit(started.request, run.listener, started.origin.user_id, inputs, before)
+            try:
+                result = await self._patience.wait(asyncio.wrap_future(order), "the GPU thread")
+            except EaselError as error:
+                await self._not_drawn(run, error)
+                return
+        else:  # the process went down between its last picture and its end
+            result = GenerationResult((), 0.0, 0.0, "", "")
         run.drawn = True
         if self._board.runs.get(job_id) is not run:
             return  # cancelled in its last step
-        self._board.measured.learn(started.request, result.denoise_s, result.total_s)
-        self._start(self._finishing, self._finish(run, result), f"finish-{job_id}")
+        if not before:
+            self._board.measured.learn(started.request, result.denoise_s, result.total_s)
+        self._start(self._finishing, self._finish(run, result, whole=not before), f"finish-{job_id}")
 
     async def _still_allowed(self, run: Run) -> bool:
         """Ask for the member's rights again; where they are lost, the request ends with the sentence and is refunded."""
@@ -204,17 +214,21 @@ class Dispatcher:
             self._board.remove(run.job.id)  # it stays running in the store, as after a crash: the next process sorts it
             return
         if isinstance(error, ModelError):
-            self.shelf.forget(run.job.request.model)
+            for model in run.job.request.models:
+                self.shelf.forget(model)
         if isinstance(error, GenerationCancelled):
             log.error("the engine cancelled request %s, which nobody had asked for", run.job.id)
             await self.fail(run.job, UNEXPECTED)
             return
         await self.fail(run.job, str(error))
 
-    async def _finish(self, run: Run, result: GenerationResult) -> None:
-        """Write the pictures, then commit them, then tell. Whoever cancels meanwhile wins in the store."""
+    async def _finish(self, run: Run, result: GenerationResult, *, whole: bool) -> None:
+        """Write the pictures, then commit them, then tell. Whoever cancels meanwhile wins in the store.
+
+        `whole`: none of them was drawn before, so that what they took can be learnt from.
+        """
         try:
-            await self._keep(run, result)
+            await self._keep(run, result, whole=whole)
         except Exception as error:
             if self._board.runs.get(run.job.id) is not run:  # the folder went away under it, with the job
                 await self._clear(run.job.id)
@@ -224,11 +238,15 @@ class Dispatcher:
                 log.exception("the pictures of request %s could not be kept", run.job.id)
                 await self.fail(run.job, UNEXPECTED)
 
-    async def _keep(self, run: Run, result: GenerationResult) -> None:
+    async def _keep(self, run: Run, result: GenerationResult, *, whole: bool) -> None:
         job = run.job
-        pictures = await self._write(run, result)
+        await self._keeper.settled(run)
+        rest = replace(result, pictures=tuple(picture for picture in result.pictures if picture.n not in run.kept))
+        written = {file.n: file for file in await self._write(run, rest)}
+        pictures = [file for _, file in sorted((run.kept | written).items())]
+        denoise_s = result.denoise_s if whole else None
         rendered = await self._insist(
-            lambda: self._store.render(job.id, pictures, draw_s=result.total_s, denoise_s=result.denoise_s)
+            lambda: self._store.render(job.id, pictures, draw_s=result.total_s, denoise_s=denoise_s, note=result.note)
         )
         if self._board.runs.get(job.id) is run:
             self._board.remove(job.id)
@@ -278,6 +296,8 @@ class Dispatcher:
         run = self._board.progressed(job_id, news)
         if run is None:
             return
+        if run.job.request.listed and news.finished:
+            self._keeper.take(run, news)
         if run.job.request.variants:
             if run.fresh and job_id not in self._previews:
                 self._previews[job_id] = asyncio.create_task(self._show_finished(run), name=f"preview-{job_id}")

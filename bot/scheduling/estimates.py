@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bot.generation import STANDARD, GenerationRequest
 from bot.prompts.upscaling import is_plain
@@ -62,8 +62,24 @@ class StepTimes:
         known = self._steps.get(_shape(request))
         if known is not None:
             return known.value
+        if len(request.models) > 1:
+            return self._step_of_parts_s(request)
         rate = self._per_pixel.get(_model(request))
         return None if rate is None else rate.value * _pixels(request)
+
+    def _step_of_parts_s(self, request: GenerationRequest) -> float | None:
+        """Estimate a step of what several models draw one after another, from what each takes; None where one was not measured."""
+        total_s = 0.0
+        for part in _parts(request):
+            step_s = self.step_s(part)
+            if step_s is None:
+                return None
+            total_s += step_s * part.steps_taken
+        return total_s / request.steps_taken
+
+    def _overhead_s(self, request: GenerationRequest) -> float:
+        known = self._overheads.get(_model(request))
+        return known.value if known is not None else sum(self._overhead_s(part) for part in _parts(request))
 
     def duration_s(self, request: GenerationRequest) -> float | None:
         """Estimate the whole request, in seconds; None until its model has been measured."""
@@ -75,7 +91,17 @@ class StepTimes:
         if step_s is None:
             return None
         left = max(0, steps - step) / max(1, steps)
-        return left * step_s * request.steps_taken + self._overheads[_model(request)].value
+        return left * step_s * request.steps_taken + self._overhead_s(request)
+
+
+def _parts(request: GenerationRequest) -> list[GenerationRequest]:
+    """Give what each of a request's models draws of it, as requests of their own; nothing where there is one model."""
+    models = request.models if len(request.models) > 1 else ()
+    found: list[GenerationRequest] = []
+    for model in models:
+        cells = tuple(own for own in request.variants if (own.model or request.model) == model)
+        found.append(replace(request, model=model, variants=cells, count=len(cells)))
+    return found
 
 
 def _set(average: _Average, value: float) -> None:
@@ -85,10 +111,12 @@ def _set(average: _Average, value: float) -> None:
 def _model(request: GenerationRequest) -> str:
     """Drafts have another decoder and mostly no guidance, a control network is called as well: to the clock they are other models.
 
-    So is who enlarges, whose steps are tiles.
+    So is who enlarges, whose steps are tiles, and so are several that draw one sheet.
     """
     if request.upscale:
         return f"{request.model} upscale {request.upscale} {request.upscale_mode}"
+    if len(request.models) > 1:
+        return " and ".join(request.models)
     model = request.model if request.quality == STANDARD else f"{request.model} {request.quality}"
     return f"{model} control" if request.control else model
 

@@ -64,13 +64,14 @@ class GpuThread:
 
     def submit(
         self, request: GenerationRequest, listener: Listener, member: object = None,
-        inputs: InputPictures = NO_INPUTS,
+        inputs: InputPictures = NO_INPUTS, done: frozenset[int] = frozenset(),
     ) -> Future[GenerationResult]:  # fmt: skip
         """Draw a request beside those before it; any thread. The future's error is an EaselError.
 
-        The listener is called on the GPU thread. `member` is whose turns of the GPU it uses; `inputs` are the request's pictures.
+        The listener is called on the GPU thread. `member` is whose turns of the GPU it uses; `inputs` are the request's pictures;
+        those numbered in `done` were drawn before, and others are missing.
         """
-        order = Order(request, listener, member, inputs)
+        order = Order(request, listener, member, inputs, done)
         self._put(order)
         return order.future
 

@@ -165,13 +165,13 @@ class JobStore:
         return await self._change(transitions.PUT_BACK, job_id, attempt=attempt, started_at=None)
 
     async def render(
-        self, job_id: str, pictures: Sequence[PictureFile], *, draw_s: float, denoise_s: float
+        self, job_id: str, pictures: Sequence[PictureFile], *, draw_s: float, denoise_s: float | None, note: str = ""
     ) -> Job | None:
-        """Record the pictures that are on disk now, and charge for them."""
+        """Record the pictures that are on disk now, and charge for them; `denoise_s` None measures nothing."""
 
         def work(connection: Connection) -> Job | None:
-            times = {"draw_s": draw_s, "denoise_s": denoise_s}
-            if not transitions.apply(connection, transitions.RENDER, job_id, **times):
+            values = {"draw_s": draw_s, "denoise_s": denoise_s, "note": note or None}
+            if not transitions.apply(connection, transitions.RENDER, job_id, **values):
                 return None
             connection.execute(delete(files).where(files.c.job_id == job_id))
             if pictures:
@@ -180,6 +180,20 @@ class JobStore:
             assert job is not None
             ledger.settle(connection, job_id, job.request, pictures)
             return job
+
+        return await self._database.run(work)
+
+    async def keep(self, job_id: str, pictures: Sequence[PictureFile]) -> bool:
+        """Record pictures of a running job that are on disk already; whether it still runs."""
+
+        def work(connection: Connection) -> bool:
+            status = connection.execute(select(jobs.c.status).where(jobs.c.id == job_id)).scalar()
+            if status != JobStatus.RUNNING.value:
+                return False
+            for file in pictures:
+                connection.execute(delete(files).where(files.c.job_id == job_id, files.c.n == file.n))
+                connection.execute(insert(files).values(**file_values(job_id, file)))
+            return True
 
         return await self._database.run(work)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SCRIPTS = Path(__file__).parent / "migrations"
-HEAD = "0004"
+HEAD = "0005"
 """The newest script's revision, here so that a start that has nothing to migrate need not load Alembic."""
 
 _MAGIC = b"SQLite format 3\x00"

@@ -105,5 +105,6 @@ def _job(row: Any, pictures: Sequence[PictureFile], now: datetime | None) -> Job
         started_at=row["started_at"],
         finished_at=row["finished_at"],
         draw_s=row["draw_s"],
+        note=row["note"] or "",
         files=tuple(pictures),
     )

@@ -69,6 +69,8 @@ jobs = Table(
     Column("error", Text),
     Column("draw_s", Float),
     Column("denoise_s", Float),
+    # What the model left of the prompts unread, as a sentence; NULL where it read them all.
+    Column("note", Text),
     # Whether a failed or cancelled request has been told to its member.
     Column("told", Boolean, nullable=False),
     Index("jobs_by_user", "user_id", "status", "seq"),

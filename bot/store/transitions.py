@@ -14,11 +14,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, delete, update
 
 from bot.generation import JobStatus
 from bot.store import ledger
-from bot.store.schema import jobs
+from bot.store.schema import files, jobs
 
 _Q, _RUN, _DONE, _POSTING = JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.RENDERED, JobStatus.POSTING
 
@@ -47,7 +47,8 @@ TRANSITIONS = (START, PUT_BACK, RENDER, BEGIN_POSTING, POST, FAIL, CANCEL)
 def apply(connection: Connection, transition: Transition, job_id: str, **values: Any) -> bool:
     """Change a request's state and the columns in `values`; whether its state allowed it. Database thread.
 
-    A final state erases the interaction token; where nothing is shown, the member's quota comes back with it.
+    A final state erases the interaction token; where nothing is shown, the member's quota comes back with it, and what was kept of
+    its pictures is forgotten.
     """
     if transition.target.final:
         values["interaction_token"] = None
@@ -58,4 +59,5 @@ def apply(connection: Connection, transition: Transition, job_id: str, **values:
     )
     if done.rowcount == 1 and transition.target in (JobStatus.FAILED, JobStatus.CANCELLED):
         ledger.refund(connection, job_id)
+        connection.execute(delete(files).where(files.c.job_id == job_id))
     return done.rowcount == 1

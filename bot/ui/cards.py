@@ -150,7 +150,7 @@ def result(
         lines.append(
             f"-# {words.pictures(lost)} of {job.request.count} came out broken; try other seeds for what is missing."
         )
-    lines += [f"-# {note}" for note in notes]
+    lines += [f"-# {note}" for note in (*words.note(job), *notes)]
     items: list[ui.Item[Any]] = [ui.TextDisplay(title(job)), gallery]
     if archive is not None:
         items.append(ui.File(f"attachment://{archive}", spoiler=job.request.spoiler))

@@ -9,6 +9,7 @@ from discord.app_commands import Choice
 from bot.addons import AddOn
 from bot.catalogue import Catalogue
 from bot.prompts.addons import nearest
+from bot.prompts.grids import AXES, MODEL, NO_STYLE
 
 MOST = 25
 
@@ -30,6 +31,32 @@ def samplers_matching(catalogue: Catalogue, model: str | None, typed: str) -> li
     """Offer the samplers of the model chosen so far."""
     chosen = catalogue.get(model or "") or catalogue[catalogue.default]
     return matching(typed, [(name, name) for name in chosen.samplers])
+
+
+def axes_matching(catalogue: Catalogue, model: str | None, typed: str) -> list[Choice[str]]:
+    """Offer an example of what each sheet can compare; once that is named, what is typed and the names that may come next."""
+    chosen = catalogue.get(model or "") or catalogue[catalogue.default]
+    named = {
+        MODEL: [spec.id for spec in catalogue.models],
+        "style": [NO_STYLE, *(style.id for style in catalogue.styles)],
+        "sampler": list(chosen.samplers),
+    }
+    name, colon, values = typed.partition(":")
+    if not colon:
+        # Names that are not here are no example.
+        examples = {axis: ", ".join(named.get(axis, [])[:3]) or kind.example for axis, kind in AXES.items()}
+        return matching(typed, [(text, text) for text in (f"{axis}: {example}" for axis, example in examples.items())])
+    before, comma, last = (part.strip() for part in values.rpartition(","))
+    taken = {value.strip() for value in before.split(",")}
+    start = f"{name.strip()}: {before}, " if comma else f"{name.strip()}: "
+    nexts = [one for one in named.get(name.strip().lower(), []) if last.lower() in one.lower() and one not in taken]
+    whole = dict.fromkeys([typed, *(start + one for one in nexts)])
+    return [Choice(name=text, value=text) for text in whole if len(text) <= 100][:MOST]
+
+
+def styles_matching(catalogue: Catalogue, typed: str) -> list[Choice[str]]:
+    """Offer styles whose id or name contains what is typed."""
+    return matching(typed, [(f"{style.name} · {style.id}", style.id) for style in catalogue.styles])
 
 
 def loras_matching(typed: str, offered: Sequence[AddOn]) -> list[Choice[str]]:

@@ -11,6 +11,7 @@ from discord import ui
 from bot import provenance
 from bot.catalogue import Catalogue
 from bot.generation import STANDARD, GenerationRequest, Job
+from bot.prompts.grids import compared
 from bot.prompts.text import inert
 from bot.prompts.upscaling import is_plain
 from bot.ui import words
@@ -27,7 +28,6 @@ def _when(moment: datetime | None) -> str:
 def job_info(job: Job, catalogue: Catalogue) -> ui.LayoutView:
     """Lay out a job's parameters, seeds, times and licence."""
     request = job.request
-    spec = catalogue.get(request.model)
     drawn = [
         ("Steps", str(request.num_inference_steps)),
         ("Guidance", words.number(request.guidance_scale)),
@@ -43,12 +43,14 @@ def job_info(job: Job, catalogue: Catalogue) -> ui.LayoutView:
         *([] if is_plain(request) else [("Seed", words.seeds(request))]),
         ("Asked for", f"by <@{job.origin.user_id}>, {_when(job.created_at)}"),
     ]
-    varied = {axis.name for axis in request.axes}
+    varied = compared(request)
     facts = [(label, value) for label, value in facts if label.lower() not in varied]
     if job.draw_s is not None:
         facts.append(("Drawn in", words.took(job.draw_s)))
-    if spec is not None:
-        facts.append(("Licence", spec.licence if not spec.licence_url else f"[{spec.licence}]({spec.licence_url})"))
+    specs = [spec for model in request.models if (spec := catalogue.get(model)) is not None]
+    licences = [f"[{spec.licence}]({spec.licence_url})" if spec.licence_url else spec.licence for spec in specs]
+    if licences:
+        facts.append(("Licence", ", ".join(dict.fromkeys(licences))))
     items: list[ui.Item[Any]] = [_prompts(request)]
     if request.prompts:
         chosen = list(dict.fromkeys(request.prompts))
@@ -56,7 +58,8 @@ def job_info(job: Job, catalogue: Catalogue) -> ui.LayoutView:
     if request.negative_prompt:
         items.append(ui.TextDisplay(f"**Negative prompt**\n{fenced(request.negative_prompt, NEGATIVE_CHARS)}"))
     items.append(ui.TextDisplay("\n".join(f"**{label}** {value}" for label, value in facts)))
-    items.append(ui.TextDisplay(f"-# request `{job.id}` · made by AI; every file carries these parameters"))
+    lines = [*words.note(job), f"request `{job.id}` · made by AI; every file carries these parameters"]
+    items.append(ui.TextDisplay("\n".join(f"-# {line}" for line in lines)))
     return sealed(ui.Container(*items))
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from bot.generation import STANDARD, GenerationRequest
-from bot.prompts.grids import grid_words
+from bot.generation import STANDARD, GenerationRequest, Job
+from bot.prompts.grids import compared, grid_words
+from bot.prompts.text import inert
 from bot.prompts.upscaling import is_plain, redraws
 
 BAR_CELLS = 10
+NOTE_CHARS = 400
 
 
 def ordinal(number: int) -> str:
@@ -82,6 +84,11 @@ def subject(request: GenerationRequest) -> str:
     return f"{request.count} prompts: {request.prompt}" if request.listed and request.count > 1 else request.prompt
 
 
+def note(job: Job) -> list[str]:
+    """Say what of a request's prompts was not read, in a line, inert; none where all was."""
+    return [inert(job.note, NOTE_CHARS)] if job.note else []
+
+
 def seeds(request: GenerationRequest) -> str:
     """Write the seeds of a request's pictures: "7", or "7 to 9"."""
     own = sorted({request.alone(n).seed for n in range(request.count)})
@@ -109,6 +116,6 @@ def request_facts(request: GenerationRequest, model_name: str) -> list[str]:
         "sampler": request.sampler,
         "seed": f"seeds {seeds(request)}" if request.listed and request.count > 1 else f"seed {request.seed}",
     }
-    varied = {axis.name for axis in request.axes}
+    varied = compared(request)
     own = [text for name, text in facts.items() if name not in varied]
     return [*own, grid_words(request.axes)] if varied else own

@@ -7,6 +7,7 @@ import re
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.loopback.faults import Recorded
@@ -121,6 +122,13 @@ class Stage:
         path = self.bot.data_dir / "data" / "easel.db"
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
             return list(database.execute("SELECT id, status, interaction_id FROM jobs ORDER BY created_at, id"))
+
+    def files(self, job_id: str) -> dict[int, bytes]:
+        """The pictures of a job that are committed, by number; the bot may be running."""
+        path = self.bot.data_dir / "data" / "easel.db"
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+            rows = list(database.execute("SELECT n, path FROM files WHERE job_id = ?", (job_id,)))
+        return {n: Path(name).read_bytes() for n, name in rows}
 
     def ledger(self, one: Invocation) -> tuple[str, int] | None:
         """The state and the amount (pixel-steps) of the request's entry in the quota ledger."""

@@ -78,10 +78,16 @@ async def test_killed_bot_with_a_list_half_drawn_shows_every_picture_once(set_up
     sent = await ada.submit_modal(form, {"Prompts, one a line": "\n".join(prompts), "more": "steps: 40\nseed: 5"})
     await sent.wait_for(lambda one: one.message is not None and "preview.jpg" in one.message.file_names, timeout_s=60)
     assert "of 12" in (sent.message.text if sent.message else "")
+    ((row, _, _),) = stage.jobs()
+    await sent.wait_for(lambda _: len(stage.files(row)) > 2, timeout_s=60)
     await stage.bot.kill()
+    kept = stage.files(row)
     await stage.bot.start()
     await stage.bot.ready()
     job = job_of(await stage.drawn(sent))
+    assert 2 < len(kept) < 12
+    # Each file has a signature of its own: what was committed is not drawn again.
+    assert {n: stage.files(job)[n] for n in kept} == kept
     await stage.until_status(sent, "posted")
     standing = stage.showing(job)
     names = sorted((name for message in standing for name in pictures(message)), key=lambda name: (len(name), name))

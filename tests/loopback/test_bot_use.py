@@ -102,3 +102,20 @@ async def test_command_answers_in_private_and_at_once(stage: Stage, command: str
     assert asked.private_text
     assert asked.acknowledged_after_s is not None
     assert asked.acknowledged_after_s <= 0.25
+
+
+async def test_vary_region_is_chosen_in_private_and_draws_in_the_channel(stage: Stage) -> None:
+    message = await stage.draw("ada", steps=4)
+    job, bob = job_of(message), stage.person("bob")
+    opened = await (await bob.click(message, label="Vary region")).answered()
+    (shown,) = opened.replies
+    assert shown.ephemeral
+    assert shown.file_names == ["region.jpg"]
+    assert shown.shown == shown.attachments
+    chosen = await bob.select(shown, f"easel:v1:part:{job}:1:0", "Centre")
+    await chosen.wait_for(lambda _: "**Redraw B2, C2, B3, C3**" in shown.text)
+    assert shown.file_names == ["region.jpg"]
+    form = await (await bob.click(shown, label="Redraw…")).answered()
+    drawn = await stage.drawn(await bob.submit_modal(form, {"Prompt": "a red circle"}))
+    assert not drawn.ephemeral
+    assert pictures(drawn) == [f"easel-{job_of(drawn)}-1.png"]

@@ -55,7 +55,10 @@ async def test_grid_again_compares_the_same_with_another_seed_and_delete_takes_i
     ("options", "words"),
     [
         ({"x": "10, 20"}, "x is “10, 20”; write what to compare"),
-        ({"x": "model: a, b"}, "x compares steps, guidance, sampler, seed, not “model”. A sheet is drawn with one model"),
+        ({"x": "colour: a, b"}, "x compares steps, guidance, sampler, seed, model, style, lora weight, not “colour”."),
+        ({"x": "model: pocket, nonsuch"}, "model “nonsuch”: There is no model 'nonsuch'"),
+        ({"x": "model: pocket, qwen-image"}, "model “qwen-image”: "),
+        ({"x": "lora weight: 0, 1"}, "lora weight “0”: There is no LoRA to weigh"),
         ({"x": "steps: 1, two"}, "steps takes whole numbers, not “two”."),
         ({"x": "steps: 1, 500"}, "steps “500”: Steps goes from 1 to 100"),
         ({"x": "steps: 1, 2", "y": "sampler: Euler a, Nonsuch"}, "sampler “Nonsuch”: There is no sampler"),
@@ -65,7 +68,7 @@ async def test_grid_again_compares_the_same_with_another_seed_and_delete_takes_i
         ({"x": "seed: 1,2,3,4,5,6", "y": "steps: 1,2,3,4,5"}, "That makes 30 pictures; at most 25"),
         ({"x": "steps: 1, 2", "prompt": "naked child"}, "Easel does not draw"),
     ],
-    ids=["no axis", "model", "no number", "too many steps", "y", "same", "one", "twice", "cells", "minors"],
+    ids=["no axis", "no option", "no model", "size of a model", "no lora", "no number", "too many steps", "y", "same", "one", "twice", "cells", "minors"],
 )  # fmt: skip
 async def test_grid_that_will_not_do_gets_one_private_sentence(
     world: World, options: dict[str, Any], words: str
@@ -75,6 +78,47 @@ async def test_grid_that_will_not_do_gets_one_private_sentence(
     assert words in answer.content
     assert len(answer.content) < 300
     assert not world.easel.service.overview(world.ada.id).mine
+
+
+async def test_grid_over_styles_and_a_loras_weight_is_one_sheet_of_what_each_draws(world: World) -> None:
+    asked: dict[str, Any] = {
+        "prompt": STAR,
+        "x": "lora weight: 0, 1",
+        "y": "style: none, neon",
+        "lora": "chalk",
+        "steps": 4,
+    }
+    message = await world.drawn(await world.ada.slash(world.channel, "grid", **asked))
+    request = (await job_of(world, message)).request
+    cells = [request.alone(n) for n in range(4)]
+    assert [(cell.style, cell.loras) for cell in cells] == [
+        (style, (("chalk", weight),)) for style in ("", "neon") for weight in (0.0, 1.0)
+    ]  # fmt: skip
+    assert cells[2].told.prompt == f"{STAR}, neon lights, glowing at night"
+    image = Image.open(io.BytesIO(await data_of(world, message.attachments[0])))
+    layout = lay_out(request)
+    drawn = []
+    for n in range(4):
+        left, top = layout.place(n)
+        drawn.append(image.convert("RGB").crop((left, top, left + request.width, top + request.height)).tobytes())
+    assert len(set(drawn)) == 4
+    info = "\n".join(texts((await world.bob.click(message.message, label="Info")).response.components))
+    assert "**LoRA** chalk\n" in info
+    assert "**Compares** lora weight 0, 1 × style none, neon" in info
+
+
+async def test_grid_autocomplete_offers_examples_then_the_names_that_may_come_next(world: World) -> None:
+    async def offered(typed: str, side: str = "x") -> list[str]:
+        return [choice["value"] for choice in await world.ada.autocomplete(world.channel, "grid", side, typed)]
+
+    assert (await offered(""))[:2] == ["steps: 10, 20, 30", "guidance: 2, 5, 8"]
+    assert await offered("model", "y") == ["model: pocket, sd15, sdxl"]
+    assert await offered("model: pocket, turbo") == [
+        "model: pocket, turbo", "model: pocket, sdxl-turbo", "model: pocket, z-image-turbo",
+    ]  # fmt: skip
+    assert (await offered("style:"))[:2] == ["style:", "style: none"]
+    assert "style: none, neon" in await offered("style: none, ne")
+    assert await offered("steps: 1,") == ["steps: 1,"]
 
 
 class Doubtful:

@@ -16,6 +16,7 @@ from tests.simcord.test_commands import last_answer
 from tests.support import labels, texts
 
 STAR = "a blue star on a yellow background"
+COLOURS = ("red", "green", "blue", "black", "white", "pink")
 
 
 def png(image: Image.Image) -> bytes:
@@ -137,6 +138,16 @@ async def test_vary_draws_near_the_picture_and_its_result_offers_a_stronger_one(
     assert stronger.seed != request.seed
     answer = await world.bob.click(varied.message, label="Info")
     assert "**Variation** 0.2 away from seed 6" in "\n".join(texts(answer.response.components))
+
+
+async def test_vary_reaches_every_picture_of_a_longer_list(world: World) -> None:
+    prompts = ("prompts.txt", "\n".join(f"a {colour} star" for colour in COLOURS).encode())
+    message = await world.drawn(await world.ada.slash(world.channel, "batch", file=prompts, steps=1))
+    source = (await job_of(world, message)).request
+    custom_id = f"easel:v1:varies:{(await job_of(world, message)).id}"
+    varied = await world.drawn(await world.bob.select(message.message, ["5"], custom_id=custom_id))
+    request = (await job_of(world, varied)).request
+    assert (request.prompt, request.base_seed, request.count) == ("a pink star", source.seed + 5, 1)
 
 
 async def test_vary_a_variation_draws_from_the_picture_itself(world: World) -> None:

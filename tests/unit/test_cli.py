@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,41 @@ def test_generate_prompt_writes_a_png_that_says_what_made_it(capsys: pytest.Capt
     assert "2/2" in err
     assert main(["verify", "out.png"]) == 0
     assert "This Easel made this file" in capsys.readouterr().out
+
+
+def pixels_of(path: str) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def test_generate_variation_goes_from_one_seeds_picture_to_anothers_and_its_info_draws_it_again() -> None:
+    varied = ("--base-seed", "5", "--seed", "9", "--variation")
+    for name, flags in {
+        "five": ("--seed", "5"), "nine": ("--seed", "9"), "none": (*varied, "0"), "all": (*varied, "1"),
+        "near": (*varied, "0.2"), "as-told": ("--base_seed", "5", "--seed", "9", "--variation", "0.2"),
+    }.items():  # fmt: skip
+        assert shell("a sunset over a beach", *flags, "-o", f"{name}.png") == 0
+    five, nine, near = pixels_of("five.png"), pixels_of("nine.png"), pixels_of("near.png")
+    assert abs(pixels_of("none.png") - five).max() <= 2
+    assert abs(pixels_of("all.png") - nine).max() <= 2
+    assert 0 < abs(near - five).mean() < abs(near - nine).mean()
+    info = info_of(Path("near.png"))
+    assert (info.seed, ("Variation", "0.2 away from seed 5") in info.extra) == (9, True)
+    assert (pixels_of("as-told.png") == near).all()
+    assert shell("--like", "near.png", "--variation", "0", "-o", "back.png") == 0
+    assert abs(pixels_of("back.png") - five).max() <= 2
+    picture = generate_image("a sunset over a beach", steps=2, seed=9, base_seed=5, variation=0.2)
+    assert (np.asarray(picture) == near).all()
+
+
+def test_generate_variation_without_its_base_seed_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shell("a forest", "--variation", "0.2", "-o", "x.png") == 1
+    assert "give the base seed, too" in capsys.readouterr().err
+
+
+def test_generate_has_a_flag_for_every_option_but_lists() -> None:
+    flags = set(vars(build_parser().parse_args(["generate"])))
+    assert {item.name for item in fields(GenerationOptions)} - flags == {"lines", "axes"}
 
 
 def test_generate_count_numbers_the_files_and_seeds() -> None:
@@ -249,6 +284,27 @@ def test_generate_prompts_share_passes_and_each_file_says_what_draws_it_alone(
     assert np.abs(again.astype(int) - drawn.astype(int)).max() <= 2
 
 
+@pytest.fixture
+def noted(engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What an engine says of every prompt that it does not read to its end."""
+    note = "Pocket did not read the end of the prompt, “at night”; shorten it."
+    draw = engine.generate
+    monkeypatch.setattr(engine, "generate", lambda *given: replace(draw(*given), note=note))
+    return note
+
+
+def test_generate_says_on_standard_error_what_was_not_read(noted: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert shell("a forest", "--steps", "1", "-o", "a.png") == 0
+    out, err = capsys.readouterr()
+    assert out == "a.png\n"
+    assert noted in err.splitlines()
+
+
+def test_generate_image_warns_of_what_was_not_read(noted: str) -> None:
+    with pytest.warns(UserWarning, match="did not read the end of the prompt, “at night”"):
+        generate_image("a forest", steps=1)
+
+
 def test_generate_prompts_picture_that_came_out_broken_is_named_and_the_others_are_there(
     engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -274,6 +330,19 @@ def test_generate_grid_writes_one_sheet_that_says_what_it_compares() -> None:
     assert record.request.count == 4
     assert ("Compares", "guidance 1, 4 × seed 1, 2") in info_of(Path("sheet.png")).extra
     assert [path.name for path in Path().iterdir()] == ["sheet.png"]
+
+
+def test_generate_grid_over_styles_and_a_loras_weight_is_drawn_again_from_its_file() -> None:
+    axes = ("--grid-x", "style: none, neon", "--grid-y", "lora weight: 0, 0.8")
+    assert shell("a red circle", *axes, "--lora", "chalk", "--seed", "5", "-o", "sheet.png") == 0
+    assert shell("--like", "sheet.png", "-o", "again.png") == 0
+    with Image.open("sheet.png") as first, Image.open("again.png") as second:
+        assert np.abs(np.asarray(first).astype(int) - np.asarray(second)).max() <= 2
+        records = [parse_easel(image.info["easel"]) for image in (first, second)]
+    assert records[0] is not None
+    assert records[1] is not None
+    assert records[0].request == records[1].request
+    assert [one.loras for one in records[0].request.variants] == [(("chalk", 0.0),)] * 2 + [(("chalk", 0.8),)] * 2
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,18 @@ class Family(ABC):
     def encode(self, request: GenerationRequest) -> Conditioning:
         """Run the text encoders over a request's prompts."""
 
+    def plainly(self, prompt: str) -> str:
+        """Give a prompt as the pipeline itself takes it: the words alone, where it may have weights."""
+        return prompt
+
+    def spelled(self, request: GenerationRequest) -> dict[str, torch.Tensor]:
+        """Embed a request's prompts where the pipeline cannot read them itself, by the names its call has for them, (1, ...) each."""
+        return {}
+
+    def unread(self, prompt: str) -> str:
+        """Give the end of a prompt that is not read, since it is too long; empty where all of it is."""
+        return ""
+
     @abstractmethod
     def set_timesteps(self, scheduler: Any, request: GenerationRequest) -> None:
         """Prepare a scheduler for a request, as the pipeline's own call does."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bot.engine.families.base import Conditioning, Family, Words, decode_with, flow_first_step, shift, timesteps_by
+from bot.engine.weighting import TextEncoder
 from bot.generation import GenerationRequest
+from bot.prompts.weights import read_weights
 
 if TYPE_CHECKING:
     import torch
@@ -33,12 +36,14 @@ class Flux(Family):
         """Run both text encoders over a request's prompt."""
         import torch
 
+        spelled = self.spelled(request)
         embeds, pooled, txt_ids = self.pipe.encode_prompt(
-            prompt=request.prompt,
+            prompt=None if spelled else self.plainly(request.prompt),
             prompt_2=None,
             device=self.device,
             num_images_per_prompt=1,
             max_sequence_length=self.max_sequence_length,
+            **spelled,
         )
         height, width = self._packed_size(request.width, request.height)
         img_ids = self.pipe._prepare_latent_image_ids(1, height // 2, width // 2, self.device, embeds.dtype)
@@ -51,6 +56,28 @@ class Flux(Family):
         if self.denoiser.config.guidance_embeds:
             tensors["guidance"] = torch.full([1], request.guidance_scale, device=self.device, dtype=torch.float32)
         return Conditioning(Words(tensors), None, request.guidance_scale)
+
+    @functools.cached_property
+    def reader(self) -> TextEncoder:
+        """T5, which reads the words."""
+        pipe = self.pipe
+        return TextEncoder(pipe, pipe.tokenizer_2, pipe.text_encoder_2, self.device, self.max_sequence_length)
+
+    def plainly(self, prompt: str) -> str:
+        """Give a prompt's words."""
+        return read_weights(prompt).words
+
+    def spelled(self, request: GenerationRequest) -> dict[str, torch.Tensor]:
+        """Embed a prompt with weights, or a mixed one; CLIP, which tells what it is as a whole, knows no weights."""
+        pipe, prompt = self.pipe, read_weights(request.prompt)
+        if self.reader.takes(prompt):
+            return {}
+        whole = TextEncoder(pipe, pipe.tokenizer, pipe.text_encoder, self.device, pipe.tokenizer_max_length)
+        return {"prompt_embeds": self.reader.embed(prompt), "pooled_prompt_embeds": whole.pooled(prompt)}
+
+    def unread(self, prompt: str) -> str:
+        """Give what T5 does not read."""
+        return self.reader.behind(read_weights(prompt))
 
     def set_timesteps(self, scheduler: Any, request: GenerationRequest) -> None:
         """Prepare a scheduler for a request; larger pictures begin with more noise."""

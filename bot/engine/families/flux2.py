@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bot.engine.families.base import Conditioning, Family, Words, decode_with, timesteps_by
+from bot.engine.reach import behind_chat
 from bot.generation import GenerationRequest
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ class Flux2Klein(Family):
         guided = request.guidance_scale > 1 and not self.pipe.config.is_distilled
         away_from = self._words(request.negative_prompt, request) if guided else None
         return Conditioning(words, away_from, request.guidance_scale)
+
+    def unread(self, prompt: str) -> str:
+        """Give what the language model does not read."""
+        return behind_chat(self.pipe.tokenizer, prompt, self.max_sequence_length, enable_thinking=False)
 
     def set_timesteps(self, scheduler: Any, request: GenerationRequest) -> None:
         """Prepare a scheduler for a request; the shift of the noise follows from size and steps, as its makers measured it."""

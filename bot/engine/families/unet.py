@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from bot.engine.families.base import CONTROL, INPAINTING, Conditioning, Family, Words, decode_with, timesteps_by
-from bot.engine.weighting import embed, plainly
+from bot.engine.weighting import TextEncoder, side_by_side
 from bot.generation import GenerationRequest
+from bot.prompts.weights import read_weights
 
 if TYPE_CHECKING:
     import torch
@@ -53,16 +55,42 @@ class StableDiffusion(Family):
     def encode(self, request: GenerationRequest) -> Conditioning:
         """Run the text encoder over a request's prompts."""
         guided = self._is_guided(request)
-        texts = plainly(self.pipe, request.prompt, request.negative_prompt)
-        if texts is None:
-            told = embed(self.pipe, request.prompt, request.negative_prompt, self.device)
-            positive, negative = told.prompt, told.away
-        else:
-            positive, negative = self.pipe.encode_prompt(texts[0], self.device, 1, guided, texts[1] or None)
+        positive, negative = self.pipe.encode_prompt(
+            device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=guided, **self.arguments(request)
+        )
         more = self._guidance_embedding(request, positive.dtype)
         words = Words({"encoder_hidden_states": positive, **more})
         away_from = Words({"encoder_hidden_states": negative, **more}) if guided else None
         return Conditioning(words, away_from, request.guidance_scale)
+
+    @functools.cached_property
+    def readers(self) -> tuple[TextEncoder, ...]:
+        """The text encoders, side by side."""
+        pipe = self.pipe
+        window = pipe.tokenizer.model_max_length
+        return (TextEncoder(pipe, pipe.tokenizer, pipe.text_encoder, self.device, window, endless=True),)
+
+    def plainly(self, prompt: str) -> str:
+        """Give a prompt's words."""
+        return read_weights(prompt).words
+
+    def spelled(self, request: GenerationRequest) -> dict[str, torch.Tensor]:
+        """Embed prompts with weights, mixed ones, and those of more than one window."""
+        guided = self._is_guided(request)
+        prompts = [read_weights(text) for text in (request.prompt, *([request.negative_prompt] if guided else []))]
+        if all(reader.takes(prompt) for reader in self.readers for prompt in prompts):
+            return {}
+        made = side_by_side(self.readers, prompts)
+        return dict(zip(("prompt_embeds", "negative_prompt_embeds"), made, strict=False))
+
+    def arguments(self, request: GenerationRequest) -> dict[str, Any]:
+        """Give a request's prompts as arguments of the pipeline: in words, or embedded."""
+        words = {
+            "prompt": self.plainly(request.prompt),
+            "negative_prompt": self.plainly(request.negative_prompt) or None,
+        }
+        spelled = self.spelled(request)
+        return {"prompt": None, **spelled} if spelled else words
 
     def set_timesteps(self, scheduler: Any, request: GenerationRequest) -> None:
         """Prepare a scheduler for a request."""
@@ -121,17 +149,9 @@ class StableDiffusionXL(StableDiffusion):
     def encode(self, request: GenerationRequest) -> Conditioning:
         """Run both text encoders over a request's prompts."""
         guided = self._is_guided(request)
-        texts = plainly(self.pipe, request.prompt, request.negative_prompt)
-        if texts is None:
-            positive, negative, pooled, negative_pooled = self._embed(request)
-        else:
-            positive, negative, pooled, negative_pooled = self.pipe.encode_prompt(
-                texts[0],
-                device=self.device,
-                num_images_per_prompt=1,
-                do_classifier_free_guidance=guided,
-                negative_prompt=texts[1] or None,
-            )
+        positive, negative, pooled, negative_pooled = self.pipe.encode_prompt(
+            device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=guided, **self.arguments(request)
+        )
         size = (request.height, request.width)
         second: Any = self.pipe.text_encoder_2
         width = int(pooled.shape[-1]) if second is None else second.config.projection_dim
@@ -148,6 +168,31 @@ class StableDiffusionXL(StableDiffusion):
         super().set_timesteps(scheduler, request)
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(0)
+
+    @functools.cached_property
+    def readers(self) -> tuple[TextEncoder, ...]:
+        """The text encoders there are; a refiner has the second alone."""
+        pipe = self.pipe
+        pairs = ((pipe.tokenizer, pipe.text_encoder), (pipe.tokenizer_2, pipe.text_encoder_2))
+        return tuple(
+            TextEncoder(
+                pipe, tokenizer, encoder, self.device, tokenizer.model_max_length, endless=True, penultimate=True
+            )
+            for tokenizer, encoder in pairs if encoder is not None
+        )  # fmt: skip
+
+    def spelled(self, request: GenerationRequest) -> dict[str, torch.Tensor]:
+        """Embed prompts as Stable Diffusion does, each as a whole besides; without a negative prompt it is guided away from nothing."""
+        spelled = super().spelled(request)
+        if not spelled:
+            return {}
+        spelled["pooled_prompt_embeds"] = self.readers[-1].pooled(read_weights(request.prompt))
+        if "negative_prompt_embeds" in spelled:
+            pooled = self.readers[-1].pooled(read_weights(request.negative_prompt))
+            spelled["negative_pooled_prompt_embeds"] = pooled
+            if not request.negative_prompt and self.pipe.config.force_zeros_for_empty_prompt:
+                spelled |= {name: value * 0 for name, value in spelled.items() if name.startswith("negative")}
+        return spelled
 
     def encode_picture(self, pixels: torch.Tensor) -> Callable[[torch.Generator], torch.Tensor]:
         """Encode a picture, in fp32 where the VAE overflows in fp16."""
@@ -170,16 +215,6 @@ class StableDiffusionXL(StableDiffusion):
                 return super().decode(latents, width, height)
             mean, deviation = spread
             return decode_with(self.pipe.vae, latents * deviation / self.pipe.vae.config.scaling_factor + mean)
-
-    def _embed(self, request: GenerationRequest) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Embed prompts with weights or of any length; without a negative prompt it is guided away from nothing, as the pipeline does."""
-        told = embed(self.pipe, request.prompt, request.negative_prompt, self.device)
-        assert told.pooled is not None
-        assert told.pooled_away is not None
-        away, pooled_away = told.away, told.pooled_away
-        if not request.negative_prompt and self.pipe.config.force_zeros_for_empty_prompt:
-            away, pooled_away = away * 0, pooled_away * 0
-        return told.prompt, away, told.pooled, pooled_away
 
     def _time_ids(self, size: tuple[int, int], dtype: torch.dtype, width: int) -> torch.Tensor:
         """What a row is told of its size (height, width), (1, 6)."""

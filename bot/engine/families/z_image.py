@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bot.engine.families.base import Conditioning, Family, Words, decode_with, draw_noise, shift, timesteps_by
+from bot.engine.reach import behind_chat
 from bot.generation import GenerationRequest
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ class ZImage(Family):
         # Its pipeline adds `guidance` times the difference to the guided row, where others add it to the unguided one.
         away_from = Words({"cap_feats": away[0][None]}) if guided else None
         return Conditioning(Words({"cap_feats": towards[0][None]}), away_from, 1 + request.guidance_scale)
+
+    def unread(self, prompt: str) -> str:
+        """Give what the language model does not read."""
+        return behind_chat(self.pipe.tokenizer, prompt, self.max_sequence_length, enable_thinking=True)
 
     def set_timesteps(self, scheduler: Any, request: GenerationRequest) -> None:
         """Prepare a scheduler for a request; larger pictures may begin with more noise."""

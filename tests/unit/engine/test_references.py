@@ -7,23 +7,30 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import accelerate
 import numpy as np
 import pytest
+import torch
 from diffusers import UNet2DConditionModel
 from PIL import Image
 
 from bot.catalogue import Catalogue, parse_catalogue
+from bot.engine import residents
 from bot.engine.base import Order
 from bot.engine.diffusers_engine import DiffusersEngine
 from bot.engine.ip_adapters import IpAdapter
 from bot.engine.models import locate_parts
+from bot.engine.placing import groups
+from bot.engine.plans import Mode, Plan
 from bot.errors import ModelError
 from bot.generation import InputPictures, RawPicture, Variant
+from tests.unit.engine import tiny
 from tests.unit.engine.fakes import POCKET, ROOT, Notes, request
 from tests.unit.engine.ip_adapters import write_all
 from tests.unit.engine.orders import drawn, error_of, same, until
 from tests.unit.engine.test_canvas import hole, photo, raw
 from tests.unit.engine.test_diffusers_engine import pixels
+from tests.unit.engine.test_placing import engine_of
 
 GIVEN = "a" * 64
 """The engine does not look digests up: the pictures come beside the request."""
@@ -147,6 +154,42 @@ def test_lane_with_a_reference_outlives_the_unloading_of_its_model(shown: Catalo
     assert engine._lanes.lanes[0].turn < 6
     picture, _ = drawn(engine, asked, other)
     same(picture, alone(engine, 1, model="one", num_inference_steps=6))
+    engine.close()
+
+
+@pytest.mark.parametrize("how", ["parts", "groups", "layers"])
+def test_reference_with_a_model_in_turns_is_drawn_as_with_it_whole(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the processor, as in `test_placing.py`."""
+    files = write_all(tiny.pipeline("sdxl").unet, tmp_path / "ip-adapter", "plus")
+    engine, _ = engine_of("sdxl", tmp_path, monkeypatch)
+    models = tuple(replace(spec, ip_adapter=files) for spec in engine._catalogue.models)
+    engine._catalogue = replace(engine._catalogue, models=models)
+    told: dict[str, Any] = {"model": "tiny", "sampler": "Default", "num_inference_steps": 2}
+    expected = [alone(engine, picture, **told) for picture in (None, 1)]
+    engine.close()
+    engine._residents = None
+
+    def place(pipe: Any, *_: Any) -> Plan:
+        if how == "parts":
+            pipe.enable_model_cpu_offload(device="cpu")
+            return Plan(Mode.PARTS)
+        plan = Plan(Mode.LAYERS if how == "layers" else Mode.GROUPS, ("vae",))
+        if how == "groups":
+            groups(pipe, "cpu", plan)
+        else:
+            for part in (pipe.unet, pipe.vae, pipe.text_encoder, pipe.text_encoder_2):
+                accelerate.cpu_offload(part, torch.device("cpu"), offload_buffers=True)
+        return plan
+
+    monkeypatch.setattr(residents, "place_pipeline", place)
+    for picture, one in zip((None, 1, None, 2), (*expected, expected[0], None), strict=True):
+        drawing = alone(engine, picture, **told)
+        if one is not None:
+            assert apart(drawing, one) <= 1
+    unet = engine.residents.use("tiny").pipe.unet
+    assert how != "layers" or any(weight.device.type == "meta" for weight in unet.parameters())
     engine.close()
 
 

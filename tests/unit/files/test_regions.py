@@ -50,6 +50,14 @@ def test_under_grid_tints_the_chosen_squares_alone(tmp_path: Path) -> None:
     assert not tinted.any()
 
 
+def test_under_grid_frames_a_chosen_square_of_the_tints_own_colour(tmp_path: Path) -> None:
+    path = saved(tmp_path, (128, 128), "#5865f2")
+    plain, chosen = (pixels(under_grid(path, grid_over(128, 128), squares)) for squares in ((), {5}))
+    changed = (abs(plain - chosen) > 60).any(-1)
+    assert changed[400, 256:280].any()
+    assert not changed[:250].any()
+
+
 def test_mask_of_squares_is_white_on_them_alone() -> None:
     grid = grid_over(160, 104)
     mask = mask_of(grid, {0, 23})

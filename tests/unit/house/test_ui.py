@@ -30,6 +30,7 @@ from bot.prompts.regions import Squares
 from bot.scheduling.events import Drawing
 from bot.ui import buttons, cards, words
 from bot.ui.forms import edit_form, more_lines, read_form, read_more
+from bot.ui.info import job_info
 from bot.ui.regions import may_redraw, part_view, redrawn
 from tests.support import components, labels, registered_commands, texts
 
@@ -77,6 +78,21 @@ async def test_result_card_has_each_picture_with_alternative_text_and_the_button
     assert all("a sunset over a beach" in item["description"] for item in gallery["items"])
     assert labels(payload) == ["Upscale 1", "Upscale 2", "Vary 1", "Vary 2", "Again", "Edit", "Info", "Delete"]
     assert "-# for <@3> · Pocket · 64×64 · 20 steps · guidance 4 · DDIM · seed 42 · 2.1 s" in texts(payload)[1]
+
+
+async def test_result_card_and_info_say_what_was_not_read_and_format_nothing_of_it() -> None:
+    note = "SD 3 did not read the end of the prompt, “a **bold** @everyone https://x.y”; shorten it."
+    job = replace(JOB, files=(picture(0),), draw_s=2.1, note=note)
+    shown = [
+        texts(cards.result(job, "Pocket", job.files).to_components())[1],
+        texts(job_info(job, CATALOGUE).to_components())[-1],
+    ]
+    for text in shown:
+        line = next(line for line in text.split("\n") if "did not read" in line)
+        assert line.startswith("-# SD 3 did not read the end of the prompt, “a \\*\\*bold\\*\\*")
+        assert "@everyone" not in line
+        assert "https://" not in line
+    assert "did not read" not in str(cards.result(replace(job, note=""), "Pocket", job.files).to_components())
 
 
 async def test_result_card_of_more_than_four_pictures_has_a_select_to_upscale_and_one_to_vary() -> None:

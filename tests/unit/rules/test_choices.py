@@ -80,7 +80,7 @@ def test_expand_same_seed_chooses_the_same() -> None:
         ("{30$$a|b}", "up to 20"),
         ("{3-2$$a|b|c}", "smaller number first"),
         ("{4$$a|b}", "name more"),
-        ("{red|green|2$$a|b}", "at the beginning"),
+        ("{red|green|2$$a|b}", r"braces of their own, as \{red\|green\|\{2\$\$a"),
         ("{0::a|0::b}", "weight 0"),
         ("__animal__", "did you mean __animals__"),
         ("__nothing of the kind", ""),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -19,7 +20,7 @@ from bot.prompts.weights import asks_for_weights, read_weights
 CATALOGUE = parse_catalogue(
     "".join(
         f'[models.{name}]\nname = "{name.title()}"\nsource = "a/b"\nfamily = "{family}"\nlicence = "-"\n'
-        for name, family in (("one", "sd15"), ("flow", "flux"))
+        for name, family in (("one", "sd15"), ("two", "flux"), ("three", "sd3"), ("flow", "flux2"))
     ),
     origin="the test",
 )
@@ -63,6 +64,15 @@ def test_read_weights_blend_has_its_prompts_and_shares() -> None:
     assert not read.plain
 
 
+def test_read_weights_what_stands_around_a_blend_is_said_of_each() -> None:
+    read = read_weights('a photo of ("a (cat:1.2)", "a dog").blend(1, 1), at night')
+    assert [one.words for one in (replace(read, prompts=(each,)) for each in read.prompts)] == [
+        "a photo of a cat, at night",
+        "a photo of a dog, at night",
+    ]
+    assert read.prompts[0][1].weight == 1.2
+
+
 @pytest.mark.parametrize(
     ("prompt", "words"),
     [
@@ -73,6 +83,8 @@ def test_read_weights_blend_has_its_prompts_and_shares() -> None:
         ('("a").blend(1)', "takes 2 to 5 prompts"),
         ("(a, b).blend(1, 2)", "A blend is written"),
         ('("a", "b").blend(1, x)', "are numbers"),
+        ('("a", "b").blend(1, -1)', "are 0 together"),
+        ('("a", "b").blend(1, 1) ("c", "d").blend(1, 1)', "once in a prompt"),
         ('("a", "b").blend(1, 5)', "goes from -2 to 2"),
     ],
 )
@@ -85,7 +97,8 @@ def test_resolve_weights_are_refused_by_a_model_that_knows_none_but_brackets_are
     def resolved(prompt: str, model: str) -> str:
         return resolve(GenerationOptions(prompt, model=model), CATALOGUE, new_seed=lambda: 1).prompt
 
-    assert resolved("a (red:1.3) ball", "one") == "a (red:1.3) ball"
+    for model in ("one", "two", "three"):
+        assert resolved("a (red:1.3) ball", model) == "a (red:1.3) ball"
     assert resolved("a ball (red)", "flow") == "a ball (red)"
     for prompt in ("a (red:1.3) ball", "red++ ball", '("a", "b").blend(1, 1)'):
         assert asks_for_weights(prompt)

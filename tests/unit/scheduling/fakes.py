@@ -61,6 +61,7 @@ class FakeEngine:
         self.drawn: list[str] = []
         self.gates: dict[str, threading.Event] = {}
         self.errors: dict[str, BaseException] = {}
+        self.notes: dict[str, str] = {}
         self.begun: defaultdict[str, threading.Event] = defaultdict(threading.Event)
         self.start_error: BaseException | None = None
         self.turn_error: BaseException | None = None
@@ -75,6 +76,7 @@ class FakeEngine:
         self.words: str | BaseException | None = "the sea at night"  # None: no answer comes
         self._orders: list[Order] = []
         self._started: set[Order] = set()
+        self._listed: dict[Order, dict[int, RawPicture]] = {}
 
     def start(self) -> EngineInfo:
         self.starts += 1
@@ -125,6 +127,8 @@ class FakeEngine:
                 self.work = Work("a step", (order,), 0.0, 10.0)
                 self.hang.wait(20.0)
                 self.work = None
+        if request.listed:
+            return self._draw_list(order)
         gate = self.gates.get(request.prompt)
         if gate is not None and not gate.is_set():
             if not listener.cancelled() or self.deaf:
@@ -132,8 +136,29 @@ class FakeEngine:
             order.fail(GenerationCancelled("cancelled"))
             return True
         pictures = tuple(self.picture(request, n) for n in range(self.count(request)))
-        order.finish(GenerationResult(pictures, 0.5, 0.75, "cpu", "fp32"))
+        note = self.notes.get(request.prompt, "")
+        order.finish(GenerationResult(pictures, 0.5, 0.75, "cpu", "fp32", note))
         return True
+
+    def _draw_list(self, order: Order) -> bool:
+        """Draw the next missing picture of a list, unless a test holds its line; whether the order has ended."""
+        request, before = order.request, self._listed.setdefault(order, {})
+        missing = [n for n in range(request.count) if n not in order.done and n not in before]
+        if order.listener.cancelled():
+            order.fail(GenerationCancelled("cancelled"))
+        elif not missing:
+            pictures = tuple(before[n] for n in sorted(before))
+            order.finish(GenerationResult(pictures, 0.5, 0.75, "cpu", "fp32"))
+        else:
+            line = request.alone(missing[0]).prompt
+            gate = self.gates.get(line)
+            self.begun[line].set()
+            if gate is None or gate.is_set():
+                before[missing[0]] = picture = self.picture(request, missing[0])
+                self.drawn.append(line)
+                step = len(order.done) + len(before)
+                order.listener.on_progress(Progress(step, request.count, None, (picture,), "cpu", "fp32"))
+        return order.over
 
     def count(self, request: GenerationRequest) -> int:
         return request.count

@@ -56,6 +56,31 @@ def test_estimates_of_drafts_are_their_own() -> None:
     assert (times.duration_s(request()), times.duration_s(request(quality="draft"))) == (5.0, 2.5)
 
 
+def test_estimates_of_several_models_add_theirs_up_until_they_were_measured_together() -> None:
+    times = StepTimes()
+    sheet = request(count=2, variants=(Variant(), Variant(model="far")))
+    times.learn(request(count=1), 4.0, 5.0)
+    assert times.duration_s(sheet) is None
+    times.learn(request(count=1, model="far"), 12.0, 14.0)
+    assert times.duration_s(sheet) == pytest.approx(5.0 + 14.0)
+    assert times.remaining_s(sheet, 2, 4) == pytest.approx(8.0 + 3.0)
+    times.learn(sheet, 20.0, 22.0)
+    assert times.duration_s(sheet) == pytest.approx(22.0)
+    assert times.duration_s(request(count=1)) == 5.0
+
+
+def test_board_counts_every_model_that_a_waiting_job_needs() -> None:
+    sheet = job("a", count=2, variants=(Variant(), Variant(model="far")))
+    board = board_with(sheet, job("b", 8, model="far"))
+    assert set(board.waiting_models()) == {"pocket", "far"}
+    assert [waiting.id for waiting in board.waiting_on("far")] == ["a", "b"]
+    run = board.take(lambda model: model == "far", lambda _: StillListener())  # type: ignore[arg-type, return-value]
+    assert run is not None
+    assert run.job.id == "b"
+    board.remove("a")
+    assert board.waiting_models() == ()
+
+
 def test_estimates_first_load_does_not_stay_in_the_overhead() -> None:
     times = StepTimes()
     times.learn(request(), 4.0, 60.0)

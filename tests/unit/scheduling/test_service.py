@@ -25,7 +25,7 @@ from bot.errors import (
     RequestError,
     StorageError,
 )
-from bot.generation import Actor, GenerationOptions, JobStatus, PostedTo
+from bot.generation import Actor, Axis, GenerationOptions, JobStatus, PostedTo, Variant
 from bot.limits import MAX_WAITING
 from bot.scheduling import dispatcher
 from bot.scheduling.events import Cancelled, Drawing, Failed, Fetching, Queued, QueueMoved, Rendered
@@ -53,6 +53,15 @@ async def test_service_happy_road_tells_each_state_in_order(world: World) -> Non
     assert (done.status, done.posted_to, done.message_id) == (JobStatus.POSTED, PostedTo.CHANNEL, 99)
     assert await world.service.history(7, limit=5) == (done,)
     assert world.service.measured.duration_s(job.request) == 0.75
+
+
+async def test_service_what_was_not_read_is_told_with_the_pictures_and_kept(world: World) -> None:
+    world.engine.notes["a long one"] = "Pocket did not read the end."
+    job = await world.submit("a long one")
+    rendered = await world.heard(Rendered, job.id)
+    kept = await world.store.get(job.id)
+    assert kept is not None
+    assert rendered.job.note == kept.note == "Pocket did not read the end."
 
 
 async def test_service_attempt_is_committed_before_the_engine_gets_it(world: World) -> None:
@@ -516,6 +525,22 @@ async def test_fetching_that_fails_fails_its_requests_and_is_tried_again_later(
         assert failed.job.attempt == 0
     world.weights.errors.clear()
     await world.heard(Rendered, (await world.submit("c", model="far")).id)
+
+
+async def test_sheet_over_models_waits_for_all_of_them_and_fails_where_one_cannot_be_had(world: World) -> None:
+    gate = world.weights.gates.setdefault("far", threading.Event())
+    sheet = {"count": 2, "variants": (Variant(), Variant(model="far")), "axes": (Axis("model", ("pocket", "far")),)}
+    waiting = await world.submit("both", **sheet)
+    assert (await world.heard(Fetching, waiting.id)).progress.model == "far"
+    await world.heard(Rendered, (await world.submit("another's", user_id=8)).id)
+    assert world.engine.drawn == ["another's"]
+    gate.set()
+    await world.heard(Rendered, waiting.id)
+    world.weights.errors["farther"] = ModelError("Accept the licence.")
+    refused = await world.submit("three", **{**sheet, "variants": (Variant(), Variant(model="farther"))})
+    await world.heard(Failed, refused.id)
+    assert (await world.service.get(refused.id)).error == "Accept the licence."
+    assert not world.service._board.waits_for("farther")
 
 
 async def test_fetching_ends_when_its_last_request_is_cancelled_and_begins_anew(world: World) -> None:

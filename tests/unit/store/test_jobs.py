@@ -65,6 +65,47 @@ async def test_store_whole_road_records_every_step(store: JobStore) -> None:
     assert job.files == (picture(0), picture(1))
 
 
+@pytest.mark.parametrize("status", list(JobStatus), ids=str)
+async def test_keep_records_pictures_of_a_running_job_alone(store: JobStore, status: JobStatus) -> None:
+    before = await brought_to(store, status)
+    assert await store.keep("job1", [picture(1)]) is (status is JobStatus.RUNNING)
+    job = await store.get("job1")
+    assert job is not None
+    assert job.files == ((picture(1),) if status is JobStatus.RUNNING else before.files)
+
+
+async def test_keep_pictures_stay_through_a_crash_and_a_stop_and_go_with_the_end(store: JobStore) -> None:
+    await brought_to(store, JobStatus.RUNNING)
+    assert await store.keep("job1", [picture(1)])
+    assert await store.keep("job1", [picture(1), picture(3)])
+    found = await store.recover(NOW, 3, GIVEN_UP)
+    assert [job.files for job in found.waiting] == [(picture(1), picture(3))]
+    await store.start("job1", NOW)
+    back = await store.put_back("job1")
+    assert back is not None
+    assert back.files == (picture(1), picture(3))
+    cancelled = await store.cancel("job1", NOW)
+    assert cancelled is not None
+    assert cancelled.files == ()
+    assert not await store.keep("nobody", [picture(0)])
+
+
+async def test_render_note_stays_with_the_job_across_a_restart(path: Path) -> None:
+    store = await opened(path)
+    await added(store)
+    await store.start("job1", NOW)
+    rendered = await store.render("job1", [picture(0)], draw_s=1.0, denoise_s=1.0, note="It did not read “the *end*”.")
+    await store.close()
+    store = await opened(path)
+    found = await store.get("job1")
+    told = await store.export_member(7)
+    await store.close()
+    assert found is not None
+    assert rendered is not None
+    assert rendered.note == found.note == "It did not read “the *end*”."
+    assert [request["note"] for request in told["requests"]] == [found.note]
+
+
 ROADS = {
     "start": lambda s: s.start("job1", NOW),
     "put back": lambda s: s.put_back("job1"),
