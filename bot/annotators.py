@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from bot.entries import check_number, check_revision, located, read_checksums, read_table
 from bot.errors import ConfigError
 
-CAPTION, DEPTH, POSE = "caption", "depth", "pose"
-ANNOTATOR_KINDS = (CAPTION, DEPTH, POSE)
-"""What they say of a picture: words, how far away each pixel is, how people stand."""
+CAPTION, DEPTH, PEOPLE, POSE = "caption", "depth", "people", "pose"
+ANNOTATOR_KINDS = (CAPTION, DEPTH, PEOPLE, POSE)
+"""What they say of a picture: words, how far away each pixel is, where people are, how one of them stands."""
+MAP_MAKERS: Mapping[str, tuple[str, ...]] = {"depth": (DEPTH,), "pose": (PEOPLE, POSE)}
+"""Which kinds it takes to make a control map of a picture, by the map's kind; other maps take none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,20 @@ class AnnotatorSpec:
     revision: str | None = None
     download_bytes: int | None = None
     sha256: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def map_makers(annotators: Sequence[AnnotatorSpec], control_type: str) -> tuple[AnnotatorSpec, ...]:
+    """Choose those that make the map of a control type of a picture, the first of each kind, in the order they are asked; none for a ready-made one.
+
+    Raises LookupError with the kind of which there is none.
+    """
+    found: list[AnnotatorSpec] = []
+    for kind in MAP_MAKERS.get(control_type, ()):
+        spec = next((spec for spec in annotators if spec.kind == kind), None)
+        if spec is None:
+            raise LookupError(kind)
+        found.append(spec)
+    return tuple(found)
 
 
 _KEYS = {

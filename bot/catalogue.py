@@ -10,10 +10,12 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, cast
 
 from bot.addons import ADDON_NAME, EMBEDDED, FAMILIES, AddOn
 from bot.annotators import AnnotatorSpec, parse_annotators
+from bot.controls import CONTROLLED, read_controls
 from bot.entries import check_number, check_revision, located, read_checksums, read_table
 from bot.errors import ConfigError
 from bot.references import IP_ADAPTER_KEYS, IpAdapterSpec, read_ip_adapter
@@ -28,18 +30,12 @@ DRAFT_SUFFIX = "+draft"
 INPAINTING_SUFFIX = "+inpainting"
 FROM_PICTURES = ("sd15", "sd21", "sdxl", "sd3", "flux")
 """Families that may begin from a picture, whole or in part."""
-CONTROLLED = ("sd15", "sd21", "sdxl")
-"""Families that may follow a control map."""
 TILED = CONTROLLED
 """Families that may draw pictures whose opposite edges fit together."""
 VARIED = (*FROM_PICTURES, "flux2", "z-image")
 """Families that may vary a picture by its noise."""
 WEIGHED = FROM_PICTURES
 """Families whose prompts may have weights and be mixed."""
-CONTROL_KINDS = ("canny", "scribble", "depth", "pose", "tile")
-READY_MADE = "raw "
-"""Before a kind: the picture is such a map already."""
-CONTROL_TYPES = (*CONTROL_KINDS, *(READY_MADE + kind for kind in CONTROL_KINDS))
 GUIDED_IN_LANES = ("sd15", "sd21", "sdxl", "sd3")
 """Families whose guidance is a second row that may be dropped before the end."""
 
@@ -67,8 +63,8 @@ class ModelSpec:
     weights are stored: None as the dtype says, else one of QUANTIZATIONS. Sizes are pixels; `sizes` maps each aspect ("3:2") to (width, height), and every side is a
     multiple of `side_multiple`. `max_sequence_length` is how many tokens of the prompt are read; None leaves that to
     the pipeline. `sha256` are checksums in hexadecimal, by file inside the folder or repository; a single file's is
-    under "". `inpainting` is the folder of its weights for inpainting, `controls` those of its control networks by kind
-    (CONTROL_KINDS); `loras` and `embeddings` are files of its own, by name. `words_width` is how wide the words are that its UNet reads, None
+    under "". `inpainting` is the folder or Hub id of its weights for inpainting, `controls` the sources of its control networks by kind
+    (CONTROL_KINDS of `bot/controls.py`); `loras` and `embeddings` are files of its own, by name. `words_width` is how wide the words are that its UNet reads, None
     where that is not known before it is loaded. `vae` is a folder or file in the place of its own VAE, `ip_adapter` what it reads reference
     pictures with.
     """
@@ -213,12 +209,21 @@ class Catalogue:
 def with_variants(catalogue: Catalogue) -> Catalogue:
     """Add an entry for the drafts and the inpainting weights of every model that has some: to the engine they are models of their own."""
     drafts = tuple(replace(m.drafted(), id=m.id + DRAFT_SUFFIX) for m in catalogue.models if m.draft is not None)
-    inpainting = tuple(
-        replace(m, id=m.id + INPAINTING_SUFFIX, source=m.inpainting, draft=None, sha256={}, variant=None, revision=None)
-        for m in catalogue.models
-        if m.inpainting is not None
-    )
+    inpainting = tuple(as_inpainting(m) for m in catalogue.models if m.inpainting is not None)
     return replace(catalogue, models=(*catalogue.models, *drafts, *inpainting))
+
+
+def as_inpainting(model: ModelSpec) -> ModelSpec:
+    """Give the weights for inpainting of a model that has some as a model of their own.
+
+    On the Hub they are fetched in the same variant; a folder has what it has.
+    """
+    assert model.inpainting is not None
+    variant = None if Path(model.inpainting).is_absolute() else model.variant
+    return replace(
+        model, id=model.id + INPAINTING_SUFFIX, name=f"{model.name} inpainting", source=model.inpainting, draft=None,
+        sha256={}, variant=variant, revision=None, gated=False, download_bytes=None, inpainting=None,
+    )  # fmt: skip
 
 
 def sizes_for(base_px: int, multiple: int) -> dict[str, tuple[int, int]]:
@@ -307,7 +312,7 @@ def make_model(model_id: str, table: Any, origin: str) -> ModelSpec:
         guidance_end=_guidance_end(entry, where),
         sha256=read_checksums(entry, where),
         inpainting=_inpainting(entry, where),
-        controls=_controls(entry, where),
+        controls=read_controls(entry, where),
         vae=entry.get("vae") or None,
         ip_adapter=read_ip_adapter(entry, where),
         loras=_files(entry, "loras", FAMILIES, where), embeddings=_files(entry, "embeddings", EMBEDDED, where),
@@ -315,22 +320,10 @@ def make_model(model_id: str, table: Any, origin: str) -> ModelSpec:
 
 
 def _inpainting(entry: dict[str, Any], where: str) -> str | None:
-    folder: str | None = entry.get("inpainting") or None
-    if folder is not None and entry["family"] not in ("sd15", "sd21", "sdxl"):
+    source: str | None = entry.get("inpainting") or None
+    if source is not None and entry["family"] not in ("sd15", "sd21", "sdxl"):
         raise ConfigError(f"{where}: inpainting is for the families sd15, sd21, sdxl, not {entry['family']}.")
-    return folder
-
-
-def _controls(entry: dict[str, Any], where: str) -> dict[str, str]:
-    given = cast("dict[str, Any]", entry.get("controls", {}))
-    if given and entry["family"] not in CONTROLLED:
-        raise ConfigError(f"{where}: controls is for the families {', '.join(CONTROLLED)}, not {entry['family']}.")
-    for kind, folder in given.items():
-        if kind not in CONTROL_KINDS:
-            raise ConfigError(f"{where}: controls knows the kinds {', '.join(CONTROL_KINDS)}, not {kind[:40]!r}.")
-        if not isinstance(folder, str) or not folder:
-            raise ConfigError(f"{where}: controls.{kind} is a folder with a control network.")
-    return {kind: str(folder) for kind, folder in given.items()}
+    return source
 
 
 def _files(entry: dict[str, Any], key: str, families: tuple[str, ...], where: str) -> dict[str, str]:

@@ -8,12 +8,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from bot import __version__
-from bot.catalogue import ASPECTS, CONTROL_TYPES, Catalogue, ModelSpec
+from bot.catalogue import ASPECTS, Catalogue, ModelSpec
 from bot.cli_pictures import PICTURE_COMMANDS, add_picture_commands
 from bot.config import Settings, open_to_others, read_environment
+from bot.controls import CONTROL_TYPES
 from bot.entries import Entry
 from bot.errors import EaselError, RequestError
 from bot.exits import EXIT_FAILED, exit_code
@@ -25,11 +26,9 @@ from bot.generation import (
     InputRef,
 )
 from bot.logs import know_secrets, redact
-from bot.prompts.grids import read_axis
+from bot.parts import parts_of
+from bot.prompts.grids import AXES, read_axis
 from bot.shell import check_output, draw_to_files, log_as_set, make_folder, quiet
-
-if TYPE_CHECKING:
-    pass
 
 INTERRUPTED = 130
 DEFAULT_PORT = 8765
@@ -94,7 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     models = commands.add_parser("models", help="list the catalogue, or download a model", allow_abbrev=False)
     actions = models.add_subparsers(dest="action", metavar="ACTION", parser_class=_Parser)
     fetch = actions.add_parser("fetch", help="download a model ahead of time", allow_abbrev=False)
-    fetch.add_argument("model", metavar="ID", help="the id of a model or annotator, as the list has it")
+    fetch.add_argument("model", metavar="ID", help="the id of a model, part or annotator, as the list has it")
     return parser
 
 
@@ -145,7 +144,7 @@ def _add_generate(commands: Any) -> None:
         help="how far to leave it: 0.3 keeps the layout, 0.9 follows the prompt (0.6)",
     )
     option("mask", metavar="FILE", help="what of it to redraw: white, or left transparent")
-    option("control", metavar="FILE", help="a picture whose lines or shapes to follow")
+    option("control", metavar="FILE", help="a picture whose lines, depth or poses to follow")
     option("control_type", metavar="KIND", help=f"how to read it: {', '.join(CONTROL_TYPES)}")
     option("control_scale", type=float, metavar="X", help="how strictly to follow it (1)")
     option("reference", metavar="FILE", help="a picture whose subject and style to take up, where the model reads some")
@@ -167,7 +166,11 @@ def _add_generate(commands: Any) -> None:
         metavar="NAME",
         help=f"{' or '.join(QUALITIES)}: draft is quick and rough, where the model has drafts",
     )
-    option("grid_x", metavar="AXIS", help='draw one sheet that compares, along its top: "steps: 10, 20, 30"')
+    option(
+        "grid_x",
+        metavar="AXIS",
+        help=f'draw one sheet that compares {", ".join(AXES)}, along its top: "steps: 10, 20, 30"',
+    )
     option("grid_y", metavar="AXIS", help='and down its side: "guidance: 3, 5"')
     option("private", action="store_true", help="write files that only you can read (mode 600)")
     option("spoiler", action="store_true", help="begin file names with SPOILER_, which Discord shows blurred")
@@ -299,11 +302,19 @@ def _models(settings: Settings, options: argparse.Namespace) -> int:
     files = model_files(catalogue, settings)
     if options.action == "fetch":
         return _fetch(files, options.model)
-    local = {spec.id for spec in (*catalogue.models, *catalogue.annotators) if files.is_local(spec.id)}
+    parts = [part for spec in catalogue.models for part in parts_of(spec)]
+    local = {spec.id for spec in (*catalogue.models, *parts, *catalogue.annotators) if files.is_local(spec.id)}
     *table, blank, default = list_models(catalogue, local)
-    for line in (*table, *list_annotators(catalogue, local), *list_addons(catalogue), blank, default):
+    besides = (*list_parts(parts, local), *list_annotators(catalogue, local), *list_addons(catalogue))
+    for line in (*table, *besides, blank, default):
         print(line)
     return 0
+
+
+def list_parts(parts: Sequence[Entry], local: set[str]) -> list[str]:
+    """Write what models have besides as a table, one line each; nothing where there is nothing."""
+    rows = [("PART", "NAME", "WHERE"), *((part.id, part.name, _where(part, local)) for part in parts)]
+    return ["", *_table(rows)] if parts else []
 
 
 def list_annotators(catalogue: Catalogue, local: set[str]) -> list[str]:

@@ -22,6 +22,7 @@ from discord import ui
 from bot.errors import EaselError, JobNotFound, StorageError
 from bot.generation import Job, JobStatus, PictureFile, Post, PostedTo
 from bot.moderation import ADULT_BY_DEFAULT, AdultPolicy
+from bot.parts import name_of
 from bot.posting import Poster
 from bot.scheduling.events import Cancelled, Drawing, Failed, Fetching, JobEvent, Queued, QueueMoved, Rendered
 from bot.scheduling.patience import Patience
@@ -257,7 +258,7 @@ class Delivery:
         job, state = card.job, card.state
         match state:
             case Fetching(_, progress, loading):
-                name = self._service.catalogue.name_of(progress.model)
+                name = name_of(self._service.catalogue, progress.model)
                 return state, cards.fetching(job, name, progress, loading=loading), []
             case Drawing():
                 files = [] if card.preview is None else [Attachment(cards.PREVIEW_NAME, card.preview)]

@@ -195,18 +195,18 @@ class GenerationRequest:
         def wrapped(prompt: str) -> str:
             return self.wrap.replace("{prompt}", prompt) if self.wrap else prompt
 
-        plain: dict[str, Any] = {"style": "", "wrap": "", "more_negative": ""}
         negative = ", ".join(filter(None, (self.negative_prompt, self.more_negative)))
+        plain: dict[str, Any] = {"style": "", "wrap": "", "more_negative": ""}
         told = replace(self, prompt=wrapped(self.prompt), negative_prompt=negative, variants=(), **plain)
         if not self.variants:
             return replace(told, prompts=tuple(wrapped(prompt) for prompt in self.prompts))
-        unsaid: dict[str, Any] = dict.fromkeys(plain)
-        each = (self.alone(n).told for n in range(self.count))
-        variants = (
-            replace(own, prompt=one.prompt, negative_prompt=None if avoided == negative else avoided, **unsaid)
-            for own, one in zip(self.variants, each, strict=True)
-            for avoided in (one.negative_prompt,)
-        )
+        variants: list[Variant] = []
+        for n, own in enumerate(self.variants):
+            one = self.alone(n).told
+            avoided = None if one.negative_prompt == negative else one.negative_prompt
+            variants.append(
+                replace(own, prompt=one.prompt, negative_prompt=avoided, style=None, wrap=None, more_negative=None)
+            )
         return replace(told, prompts=(), variants=tuple(variants))
 
     @property

@@ -44,6 +44,7 @@ from bot.generation import (
 )
 from bot.limits import MAX_PROMPT_CHARS, checked_text, resolve, told_by
 from bot.moderation import Moderator
+from bot.parts import needs
 from bot.picture import to_image
 from bot.prompts.again import as_told, options_from, options_told, overridden
 from bot.prompts.describing import SIDE_PX, Description, choose_captioner
@@ -194,9 +195,9 @@ class Studio:
         """
         listener = listener or Silence()
         with self._lock:
-            for model in request.models:
-                if not self._weights.is_local(model):
-                    self._weights.fetch(model, on_fetch or _ignore, listener.cancelled)
+            for needed in needs(self.catalogue, request):
+                if not self._weights.is_local(needed):
+                    self._weights.fetch(needed, on_fetch or _ignore, listener.cancelled)
             self._engine.start()
             return self._engine.generate(request, listener, self._inputs.for_request(request))
 

@@ -134,7 +134,7 @@ def _resolve_one(
         steps = _whole(options.steps, "Steps", MIN_STEPS, min(MAX_STEPS, spec.max_steps), spec.name)
     if options.base_seed is not None:
         _whole(options.base_seed, "The base seed", 0, MAX_SEED)
-    drawn_from = resolve_pictures(options, spec, steps, quality)
+    drawn_from = resolve_pictures(options, spec, steps, quality, catalogue.annotators)
     # The last picture's seed has to fit as well.
     most = MAX_SEED - max(count, pictures) + 1
     seed = new_seed() if options.seed is None else _whole(options.seed, "Seed", 0, most)

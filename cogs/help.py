@@ -20,8 +20,9 @@ draft will do. `private` shows the pictures only to you, \
 `spoiler` hides them behind a click.
 
 **From a picture**
-`image` draws from a picture, and `strength` says how far to leave it; `mask` redraws only what is white in it. `control` follows the \
-lines or shapes of a picture; `reference` takes up what another one shows. `/expand` goes on beyond a picture's edges. *Use as input* (right-click a message, Apps) takes the picture of any message. `/describe` puts a picture into words.
+`image` draws from a picture, and `strength` says how far to leave it; `mask` redraws only what is white in it. `control` follows a \
+picture: its lines, its depth, how people stand in it, as `control_type` says; `reference` takes up what another one shows. \
+`/expand` goes on beyond a picture's edges. *Use as input* (right-click a message, Apps) takes the picture of any message. `/describe` puts a picture into words.
 
 **Many at once**
 `/batch` draws a list of prompts, one a line, from a form or a .txt `file`; the message fills as they finish, and at the end \

@@ -10,7 +10,8 @@ from discord.app_commands import Choice, Range
 from discord.ext import commands
 
 from bot import limits
-from bot.catalogue import ASPECTS, CONTROL_TYPES
+from bot.catalogue import ASPECTS
+from bot.controls import CONTROL_TYPES
 from bot.errors import AttachmentRefused
 from bot.generation import QUALITIES, GenerationOptions
 from bot.prompts.addons import offered
@@ -50,7 +51,7 @@ class Imagine(commands.Cog):
         image="A picture to draw from",
         strength="How far to leave the picture: 0.3 keeps the layout, 0.9 follows the prompt",
         mask="What of the picture to redraw: white, or left transparent; the size of the picture",
-        control="A picture whose lines or shapes to follow",
+        control="A picture whose lines, depth or poses to follow",
         control_type="How to read the control picture; raw: it is such a map already",
         control_scale="How strictly to follow the control picture",
         reference="A picture whose subject and style to take up, where the model reads some",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bot.annotators import CAPTION, DEPTH, POSE, AnnotatorSpec
+from bot.annotators import CAPTION, DEPTH, PEOPLE, POSE, AnnotatorSpec
 from bot.engine.annotator_files import vet_annotator
 from bot.engine.devices import Device, is_out_of_memory
 from bot.engine.weights import ModelFiles
@@ -18,6 +18,7 @@ from bot.generation import RawPicture
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
 log = logging.getLogger(__name__)
 
@@ -25,9 +26,17 @@ MOST_KEPT = 2
 """How many stay in memory: they are small beside a denoiser, and none is asked for as often."""
 CAPTIONERS = frozenset({"blip", "git", "vision-encoder-decoder"})
 """What can be asked for words with a picture alone, and answers with words alone."""
+_ARCHITECTURES: Mapping[str, frozenset[str]] = {
+    CAPTION: CAPTIONERS,
+    # These answer with nearness; others measure metres, and far is much there.
+    DEPTH: frozenset({"depth_anything", "dpt"}),
+    PEOPLE: frozenset({"conditional_detr", "deformable_detr", "detr", "rt_detr", "rt_detr_v2"}),
+    POSE: frozenset({"vitpose"}),
+}
 _CLASSES: Mapping[str, str] = {
     CAPTION: "AutoModelForImageTextToText",
     DEPTH: "AutoModelForDepthEstimation",
+    PEOPLE: "AutoModelForObjectDetection",
     POSE: "AutoModelForPoseEstimation",
 }
 
@@ -48,12 +57,15 @@ class Annotator:
         """What its weights take."""
         return sum(weight.numel() * weight.element_size() for weight in self.network.parameters())
 
-    def look_at(self, picture: RawPicture) -> torch.Tensor:
-        """Make a picture ready: (1, 3, height, width) as the network was trained on, on its device."""
+    def image_of(self, picture: RawPicture) -> Image.Image:
+        """Give a picture as its processor takes it."""
         from PIL import Image
 
-        image = Image.frombytes("RGB", (picture.width, picture.height), picture.pixels)
-        pixels = self.processor(images=image, return_tensors="pt")["pixel_values"]
+        return Image.frombytes("RGB", (picture.width, picture.height), picture.pixels)
+
+    def look_at(self, picture: RawPicture) -> torch.Tensor:
+        """Make a picture ready: (1, 3, height, width) as the network was trained on, on its device."""
+        pixels = self.processor(images=self.image_of(picture), return_tensors="pt")["pixel_values"]
         return pixels.to(self.device.torch_device, self.device.torch_dtype)
 
 
@@ -95,9 +107,10 @@ class Annotators:
 def load_annotator(spec: AnnotatorSpec, folder: Path, device: Device) -> Annotator:
     """Look a folder through and load it onto the device. Raises ModelError naming it, or OutOfMemory."""
     kind = vet_annotator(spec, folder)
-    if spec.kind == CAPTION and kind not in CAPTIONERS:
+    if kind not in _ARCHITECTURES[spec.kind]:
         raise ModelError(
-            f"{spec.name} is of the kind {kind[:60]!r}; captions are written by {', '.join(sorted(CAPTIONERS))}. Choose another one."
+            f"{spec.name} is of the kind {kind[:60]!r}; for {spec.kind} there are {', '.join(sorted(_ARCHITECTURES[spec.kind]))}. "
+            "Choose another one."
         )
     try:
         loaded = _read(spec, folder, device)

@@ -5,8 +5,9 @@ Noise is drawn in the order of diffusers' own image-to-image and inpainting pipe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bot.generation import InputPictures, RawPicture
@@ -59,11 +60,15 @@ class Keep:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hint:
-    """A control map (1, 3, height, width) on [0, 1], the network that reads it, and how much it counts."""
+    """A control map (1, 3, height, width) on [0, 1], the network that reads it, and how much it counts.
+
+    `mode` is the number of the map's kind to a network that reads several kinds; None to one that reads one.
+    """
 
     network: Any
     pixels: torch.Tensor
     scale: float
+    mode: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,22 +188,66 @@ class Kept:
         return (1 - self._free) * kept + self._free * samples
 
 
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call of a control network: for which rows, how much each counts (rows, 1, 1, 1), and what it is told of their maps.
+
+    `apart` (rows, rows) is added to what rows see of each other, where the network lets them.
+    """
+
+    network: Any
+    places: torch.Tensor
+    scales: torch.Tensor
+    maps: dict[str, Any]
+    apart: torch.Tensor | None = None
+
+    @contextmanager
+    def lanes_apart(self) -> Generator[None]:
+        """Let rows see none of other lanes meanwhile."""
+        layers: list[Any] = [] if self.apart is None else list(self.network.transformer_layes)  # diffusers' spelling
+        for layer in layers:
+            layer.attn_mask = self.apart
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.attn_mask = None
+
+
+def _of_kinds(call: _Call, modes: Sequence[int], lanes: Sequence[int]) -> _Call:
+    """Tell a network that reads maps of several kinds which one each row has."""
+    import torch
+
+    pixels: torch.Tensor = call.maps["controlnet_cond"]
+    kinds, owners = (torch.tensor(each, device=pixels.device) for each in (modes, lanes))
+    one_hot = torch.nn.functional.one_hot(kinds, call.network.config.num_control_type).to(pixels.dtype)
+    # Its forward looks an embedding up by the kind: given one a row, rows of different kinds share the call.
+    maps = {"controlnet_cond": [pixels], "control_type": one_hot, "control_type_idx": [kinds]}
+    # Its attention runs over the rows of the batch, not over the maps of a row (`nn.MultiheadAttention` without batch_first): what a
+    # pipeline's call has is one picture, with the row it is guided away from. The mask leaves each lane these two.
+    apart = torch.zeros(len(owners), len(owners), device=pixels.device, dtype=pixels.dtype)
+    apart = apart.masked_fill(owners[:, None] != owners[None, :], float("-inf"))
+    return replace(call, maps=maps, apart=apart)
+
+
 class Control:
     """The control networks of a formation's rows: each is called once for the rows that have it, the others get nothing of it."""
 
-    def __init__(self, hints: Sequence[Hint | None], device: Any, dtype: Any) -> None:
-        """`hints`: what each row of the pass has. One at least has one."""
+    def __init__(self, hints: Sequence[Hint | None], lanes: Sequence[int], device: Any, dtype: Any) -> None:
+        """`hints`: what each row of the pass has, one at least having one; `lanes`: of which lane each row is."""
         import torch
 
         self._rows = len(hints)
-        self._calls: list[tuple[Any, torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        self._calls: list[_Call] = []
         networks = {id(hint.network): hint.network for hint in hints if hint is not None}
         for identity, network in networks.items():
             places = [place for place, hint in enumerate(hints) if hint is not None and id(hint.network) == identity]
             mine = [hint for hint in hints if hint is not None and id(hint.network) == identity]
             pixels = torch.cat([hint.pixels for hint in mine]).to(device, dtype)
             scales = torch.tensor([hint.scale for hint in mine], device=device, dtype=dtype).view(-1, 1, 1, 1)
-            self._calls.append((network, torch.tensor(places, device=device), pixels, scales))
+            modes = [hint.mode for hint in mine if hint.mode is not None]
+            call = _Call(network, torch.tensor(places, device=device), scales, {"controlnet_cond": pixels})
+            self._calls.append(_of_kinds(call, modes, [lanes[place] for place in places]) if modes else call)
 
     def residuals(
         self, latents: torch.Tensor, timesteps: torch.Tensor, words: torch.Tensor, added: dict[str, torch.Tensor]
@@ -206,13 +255,15 @@ class Control:
         """Give what is added to the UNet's blocks for these rows: on the way down, and in the middle."""
         down: list[torch.Tensor] = []
         middle: torch.Tensor | None = None
-        for network, places, pixels, scales in self._calls:
+        for call in self._calls:
+            places = call.places
             told = {name: value[places] for name, value in added.items()}
-            parts, last = network(
-                latents[places], timesteps[places], encoder_hidden_states=words[places], controlnet_cond=pixels,
-                added_cond_kwargs=told or None, return_dict=False,
-            )  # fmt: skip
-            spread = [self._spread(part * scales, places) for part in [*parts, last]]
+            with call.lanes_apart():
+                parts, last = call.network(
+                    latents[places], timesteps[places], encoder_hidden_states=words[places],
+                    added_cond_kwargs=told or None, return_dict=False, **call.maps,
+                )  # fmt: skip
+            spread = [self._spread(part * call.scales, places) for part in [*parts, last]]
             down = [one + other for one, other in zip(down, spread, strict=False)] if down else spread[:-1]
             middle = spread[-1] if middle is None else middle + spread[-1]
         assert middle is not None

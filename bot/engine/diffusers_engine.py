@@ -32,6 +32,7 @@ from bot.engine.levers import AUTO
 from bot.engine.metrics import Meter, Metrics
 from bot.engine.networks import keep_compiled_in
 from bot.engine.residents import Loaded, Residents
+from bot.engine.seen_maps import MapRoom, Step
 from bot.engine.timetables import NotLinear
 from bot.engine.turnstile import Turnstile
 from bot.engine.upscale_room import UpscaleRoom, UpscaleRun
@@ -93,6 +94,7 @@ class DiffusersEngine:
         self._general = GeneralRoom(max_batch)
         self._upscales = UpscaleRoom(self._catalogue)
         self._annotators = Annotators(self._files)
+        self._maps = MapRoom(self._catalogue, self._annotators)
         self._captions = CaptionRoom(self._catalogue, self._annotators)
         self._guard = Guard(self._meter, tick=tick, relieve=self._relieve)
         self._drawings: dict[Order, Drawing] = {}
@@ -298,7 +300,7 @@ class DiffusersEngine:
         loaded = self.residents.use(drawing.spec.id)
         numbers = drawing.alike()
         request = drawing.request.alone(numbers[0])
-        if not self._has_extras(drawing, request, loaded):
+        if not self._has_extras(drawing, request, loaded) or not self._has_map(drawing, loaded):
             return
 
         def prepare() -> None:
@@ -324,15 +326,29 @@ class DiffusersEngine:
         """Load what some pictures of a drawing ask for besides the model; False where that has failed, or is tried again."""
         assert self._device is not None
         device = self._device.suited_to(loaded.spec.family)
-        wanted = lacking(request, loaded, self._catalogue, device)
+        wanted = lacking(request, loaded, self._catalogue, device, self._files)
         return all(self._has_loaded(drawing, loaded, what, load) for what, load in wanted)
 
+    def _has_map(self, drawing: Drawing, loaded: Loaded) -> bool:
+        """Take one step towards the map of a control picture; True where none is left."""
+        assert self._device is not None
+        step = self._maps.next(drawing, self._device)
+        if step is None:
+            return True
+        started = time.perf_counter()
+        self._has_done(drawing, loaded, step)
+        drawing.other_s += time.perf_counter() - started
+        return False
+
     def _has_loaded(self, drawing: Drawing, loaded: Loaded, what: str, load: Callable[[], None]) -> bool:
+        return self._has_done(drawing, loaded, Step(f"loading {what}", load, LOAD_LIMIT_S, inference=False))
+
+    def _has_done(self, drawing: Drawing, loaded: Loaded, step: Step) -> bool:
         def unit() -> None:
             loaded.make_way()
-            load()
+            step.run()
 
-        trouble = self._guard.attempt(f"loading {what}", [drawing], unit, limit_s=LOAD_LIMIT_S, inference=False)
+        trouble = self._guard.attempt(step.what, [drawing], unit, limit_s=step.limit_s, inference=step.inference)
         if trouble is None:
             return True
         if not self._may_retry(drawing, trouble):

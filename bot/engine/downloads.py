@@ -34,15 +34,15 @@ class _Stopped(Exception):
 class Wanted:
     """What is to be fetched: an entry's files of a repository on the Hub, at a revision (None is the main one).
 
-    `index` names the files there are and comes last, so that its presence says that a download is complete. `choose` is told the names
-    there are and the index's text, and gives those to fetch; it raises ValueError where the index is none. `no_index` says what a repository
-    without one is not. `weightless`: the settings alone, whose checksums are of no weight.
+    `index` names the files there are and comes last, so that its presence says that a download is complete; None where one file is all.
+    `choose` is told the names there are and the index's text, and gives those to fetch; it raises ValueError where the index is none.
+    `no_index` says what a repository without one is not. `weightless`: the settings alone, whose checksums are of no weight.
     """
 
     entry: Entry
     repository: str
     revision: str | None
-    index: str
+    index: str | None
     choose: Callable[[Iterable[str], str], list[str]]
     no_index: str
     weightless: bool = False
@@ -85,25 +85,31 @@ class Download:
         api = HfApi(endpoint=self._endpoint, token=self._token or False)
         info = api.model_info(self._repository, revision=self._revision, files_metadata=True)
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
-        index, name = self._wanted.index, self._entry.name
-        if index not in sizes:
-            raise ModelError(f"{name}: {self._repository} on the Hub is {self._wanted.no_index}, it has no {index}.")
         commit = info.sha or self._revision
-        if sizes[index] > MAX_INDEX_BYTES:
-            raise ModelError(
-                f"{name}: {index} of {self._repository} is larger than a list of parts or settings can be."
-            )
-        try:
-            names = self._wanted.choose(sizes, self._read_text(index, commit))
-        except ValueError as error:
-            raise ModelError(f"{name}: {index} of {self._repository} cannot be read ({error}).") from None
+        names = self._chosen(sizes, commit)
         if not self._wanted.weightless and not any(name.endswith(".safetensors") for name in names):
-            raise ModelError(f"{name}: {self._repository} has no .safetensors weights; others are refused.")
+            raise ModelError(f"{self._entry.name}: {self._repository} has no .safetensors weights; others are refused.")
         self._check_room(sizes, names, commit)
         self.total_bytes = sum(sizes[name] for name in names)
         for name in names:
             self._fetch_file(name, commit, sizes[name])
         self._write_reference(commit)
+
+    def _chosen(self, sizes: dict[str, int], commit: str) -> list[str]:
+        """Choose the files to fetch by what the index says."""
+        index, name = self._wanted.index, self._entry.name
+        if index is None:
+            return self._wanted.choose(sizes, "")
+        if index not in sizes:
+            raise ModelError(f"{name}: {self._repository} on the Hub is {self._wanted.no_index}, it has no {index}.")
+        if sizes[index] > MAX_INDEX_BYTES:
+            raise ModelError(
+                f"{name}: {index} of {self._repository} is larger than a list of parts or settings can be."
+            )
+        try:
+            return self._wanted.choose(sizes, self._read_text(index, commit))
+        except ValueError as error:
+            raise ModelError(f"{name}: {index} of {self._repository} cannot be read ({error}).") from None
 
     def _check_room(self, sizes: dict[str, int], names: list[str], commit: str) -> None:
         from huggingface_hub import try_to_load_from_cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,15 +28,15 @@ Part = tuple[ModelSpec, list[int]]
 """A model, and the numbers of the pictures that it draws."""
 
 
-def parts_of(request: GenerationRequest, catalogue: Catalogue) -> list[Part]:
+def shares_of(request: GenerationRequest, catalogue: Catalogue, done: Collection[int] = ()) -> list[Part]:
     """Choose what draws a request: a model, or, of a sheet that compares models, one after another.
 
-    `catalogue` has the drafts and inpainting weights, too. Raises ModelError, RequestError where something is there no more.
+    `catalogue` has the drafts and inpainting weights, too; the pictures numbered in `done` are there already. Raises ModelError, RequestError where something is there no more.
     """
     numbers: dict[str, list[int]] = {model: [] for model in request.models}
-    for n in range(request.count):
+    for n in (n for n in range(request.count) if n not in done):
         numbers[request.alone(n).model].append(n)
-    return [(_spec_of(request, model, catalogue), mine) for model, mine in numbers.items()]
+    return [(_spec_of(request, model, catalogue), mine) for model, mine in numbers.items() if mine]
 
 
 def _spec_of(request: GenerationRequest, model: str, catalogue: Catalogue) -> ModelSpec:
@@ -57,7 +57,8 @@ class Drawing:
 
     `request` is the order's with what its model does not take left out. `since`: since when it waits for its model, in the
     engine's monotonic seconds. `fresh`: pictures whose prompt is not encoded yet. `todo`: pictures that are left to the pipeline and that
-    no call of it has begun yet. `canvas`: the picture it begins from, encoded; `image_prompt`: its reference picture. `enlarging`: it is being enlarged and needs no model.
+    no call of it has begun yet. `canvas`: the picture it begins from, encoded; `image_prompt`: its reference picture; `control_map`: the map
+    that was made of its control picture, where that took an annotator. `enlarging`: it is being enlarged and needs no model.
     `tiles`: its pictures are the tiles of one, which are redrawn, each from its own part. `later`: what other models draw of it, once
     the pictures of this one are there. `before` and `after` are steps that were taken
     before it, and will be after. `made_on` is the device and dtype of its pictures. Times are seconds of the GPU thread, a shared pass being split by rows.
@@ -71,6 +72,7 @@ class Drawing:
     fresh: list[int]
     todo: list[int] = field(default_factory=list[int])
     canvas: Canvas | None = None
+    control_map: RawPicture | None = None
     image_prompt: ImagePrompt | None = None
     enlarging: bool = False
     tiles: Tiles | None = None
@@ -88,7 +90,7 @@ class Drawing:
     _said: int = 0
     _lost: int = 0
     _finished: list[RawPicture] = field(default_factory=list[RawPicture])
-    _unread: dict[str, dict[int, str]] = field(default_factory=dict[str, dict[int, str]])
+    _unread: dict[tuple[str, str], dict[int, str]] = field(default_factory=dict[tuple[str, str], dict[int, str]])
 
     def __post_init__(self) -> None:
         self._shares.update(dict.fromkeys(self.order.done, 1.0))
@@ -127,7 +129,7 @@ class Drawing:
     def part_complete(self) -> bool:
         """Whether all that its model draws is there, and another one goes on."""
         left = sum(len(numbers) for _, numbers in self.later)
-        return bool(left) and self._drawn + self._lost >= self.request.count - left
+        return bool(left) and len(self.order.done) + self._drawn + self._lost >= self.request.count - left
 
     def go_on(self, since: float) -> None:
         """Let the next model draw its pictures; it is waited for `since` now."""
@@ -153,17 +155,16 @@ class Drawing:
         """Note which ends of their prompts the model does not read for these pictures; empty where it reads all."""
         for what, end in (("prompt", prompt), ("negative prompt", negative_prompt)):
             if end:
-                self._unread.setdefault(what, {}).update(dict.fromkeys(numbers, end))
+                self._unread.setdefault((self.spec.name, what), {}).update(dict.fromkeys(numbers, end))
 
     def note(self) -> str:
-        """Say in a sentence what the model did not read; empty where it read everything."""
-        parts: list[str] = []
-        for what, ends in self._unread.items():
+        """Say in a sentence what its models did not read; empty where they read everything."""
+        said: dict[str, list[str]] = {}
+        for (name, what), ends in self._unread.items():
             some = f" of {len(ends)} of {self.request.count} pictures" if len(ends) < self.request.count else ""
-            parts.append(f"of the {what}{some}, “{quoted(ends[min(ends)], UNREAD_CHARS)}”")
-        if not parts:
-            return ""
-        return f"{self.spec.name} did not read the end {', and '.join(parts)}; put what matters first, or shorten it."
+            said.setdefault(name, []).append(f"of the {what}{some}, “{quoted(ends[min(ends)], UNREAD_CHARS)}”")
+        models = [f"{name} did not read the end {', and '.join(parts)}" for name, parts in said.items()]
+        return f"{'; '.join(models)}; put what matters first, or shorten it." if models else ""
 
     def reached(self, n: int, share: float) -> None:
         """Note that picture `n` has taken this share of its steps, from 0 to 1."""
@@ -233,11 +234,10 @@ def drawing_of(order: Order, catalogue: Catalogue, arrived: int, since: float) -
     `catalogue` has the variants, `arrived` grows with every order, `since` is now in the engine's monotonic seconds.
     """
     request = order.request.told
-    (spec, pictures), *later = parts_of(request, catalogue)
+    (spec, pictures), *later = shares_of(request, catalogue, order.done)
     if not spec.negative_prompt:
         request = replace(request, negative_prompt="")
-    missing = [n for n in pictures if n not in order.done]
-    return Drawing(order, spec, request, arrived, since, missing, later=later)
+    return Drawing(order, spec, request, arrived, since, pictures, later=later)
 
 
 def owners(lanes: Iterable[Lane]) -> list[Drawing]:

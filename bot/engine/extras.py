@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bot.addons import AddOn
-from bot.catalogue import READY_MADE, Catalogue
+from bot.catalogue import Catalogue
+from bot.controls import kind_of
 from bot.engine.adapters import Weighted, load_adapter
 from bot.engine.addons import path_of
 from bot.engine.controls import load_control
@@ -15,6 +16,7 @@ from bot.engine.devices import Device
 from bot.engine.embeddings import load_embedding
 from bot.engine.ip_adapters import load_ip_adapter
 from bot.engine.shelf import Loaded
+from bot.engine.weights import ModelFiles
 from bot.generation import GenerationRequest
 from bot.prompts.addons import named_in
 
@@ -22,12 +24,12 @@ Load = Callable[[], None]
 
 
 def lacking(
-    request: GenerationRequest, loaded: Loaded, catalogue: Catalogue, device: Device
+    request: GenerationRequest, loaded: Loaded, catalogue: Catalogue, device: Device, files: ModelFiles
 ) -> Iterator[tuple[str, Load]]:
     """Name what one picture asks for that is not beside its model, each with what loads it, to be done before the next is asked for."""
-    kind = request.control_type.removeprefix(READY_MADE) if request.control else ""
-    if kind and kind not in loaded.controls:
-        yield "a control network", functools.partial(load_control, loaded, kind, device)
+    kind = kind_of(request.control_type) if request.control else ""
+    if kind and loaded.control(kind) is None:
+        yield "a control network", functools.partial(load_control, loaded, kind, device, files)
     if loaded.family is None:
         return
     if request.reference and loaded.ip_adapter is None:

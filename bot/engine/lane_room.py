@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bot.catalogue import READY_MADE
 from bot.engine.adapters import Weighted, telling_words
 from bot.engine.caches import Lru
-from bot.engine.canvas import Hint, floats, make_canvas, planes
+from bot.engine.canvas import make_canvas
+from bot.engine.controls import hint_for
 from bot.engine.drawings import Drawing
 from bot.engine.embeddings import Inversion, knowing
 from bot.engine.families.base import Conditioning, Family
@@ -64,10 +64,8 @@ class LaneRoom:
         canvas = drawing.canvas or make_canvas(loaded.family, inputs, request.strength)
         if drawing.tiles is None:
             drawing.canvas = canvas
-        hint = None
-        if inputs.control is not None:
-            network = loaded.controls[request.control_type.removeprefix(READY_MADE)]
-            hint = Hint(network, planes(floats(inputs.control)), request.control_scale)
+        control = drawing.control_map or inputs.control
+        hint = None if control is None else hint_for(loaded, request, control)
         if inputs.reference is not None and drawing.image_prompt is None:
             loaded.make_way()
             assert loaded.ip_adapter is not None

@@ -150,8 +150,8 @@ class Formation:
         guided = [position for position, lane in enumerate(lanes) if lane.guided]
         words = [lane.conditioning.words for lane in lanes]
         words += [lane.conditioning.away_from for lane in lanes if lane.guided and lane.conditioning.away_from]
-        hints = [lane.hint for lane in lanes]
-        hints += [lanes[position].hint for position in guided]
+        lane_of_row = [*range(len(lanes)), *guided]
+        hints = [lanes[position].hint for position in lane_of_row]
         controlled = any(hint is not None for hint in hints)
         self._added = _added(family, lanes, guided)
         # What is compiled or captured takes tensors alone, no residuals, no layers that do more, and pads with zeros.
@@ -161,7 +161,7 @@ class Formation:
         # Any row will do for padding, and one that is drawn is no stranger to the model than its neighbours.
         self._words = family.stack([*words, *[words[0]] * self._padding])
         if controlled:
-            self._words = {**self._words, CONTROL: Control(hints, device, family.dtype)}
+            self._words = {**self._words, CONTROL: Control(hints, lane_of_row, device, family.dtype)}
         self._all_guided = len(guided) == len(lanes)
         self._guided = torch.tensor(guided, device=device)
         ndim = lanes[0].state.ndim

@@ -88,7 +88,8 @@ def _read(spec: ModelSpec, weights: Path, settings: Path | None, device: Device)
         if "safety_checker" in index:
             # Easel looks at every finished picture itself; this one would paint pictures black.
             options |= {"safety_checker": None, "requires_safety_checker": False}
-        if spec.variant is not None:
+        # Those that have none of it were fetched plain.
+        if spec.variant is not None and any(f".{spec.variant}." in file.name for file in weight_files(weights)):
             options["variant"] = spec.variant
         return diffusers.DiffusionPipeline.from_pretrained(
             str(weights), use_safetensors=True, trust_remote_code=False, **options

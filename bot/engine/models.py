@@ -13,6 +13,7 @@ from bot.engine.addons import EMBEDDINGS, LORAS, with_addons
 from bot.engine.base import Weights
 from bot.engine.checkpoints import with_checkpoints
 from bot.engine.devices import gpu_present
+from bot.engine.part_files import on_the_hub
 from bot.engine.sources import MAX_INDEX_BYTES, json_object, read_text
 from bot.engine.upscalers import installed
 from bot.engine.vaes import find_vae
@@ -98,7 +99,8 @@ def load_wildcards(data_dir: Path) -> Wildcards:
 def locate_parts(catalogue: Catalogue, root: Path) -> Catalogue:
     """Make the paths of what models have besides absolute, `root` being where relative ones count from.
 
-    Without its files a model has no drafts, no inpainting weights, no control network of that kind, no IP-Adapter.
+    Without its files a model has no drafts, no inpainting weights, no control network of that kind, no IP-Adapter; what is on the Hub is
+    fetched when it is first asked for.
     """
     return replace(catalogue, models=tuple(_located(spec, root) for spec in catalogue.models))
 
@@ -111,14 +113,17 @@ def _located(spec: ModelSpec, root: Path) -> ModelSpec:
         log.info("no %s of %s: %s is not there", what, spec.id, found)
         return None
 
+    def there_or_on_the_hub(source: str, what: str) -> str | None:
+        return source if on_the_hub(source, root) else there(source, what)
+
     draft = spec.draft
     if draft is not None:
         lora = there(draft.lora, "drafts")
         vae = None if draft.tiny_vae is None else there(draft.tiny_vae, "drafts")
         missing = lora is None or (draft.tiny_vae is not None and vae is None)
         draft = None if missing else replace(draft, lora=lora, tiny_vae=vae)
-    inpainting = None if spec.inpainting is None else there(spec.inpainting, "inpainting weights")
-    controls = {kind: there(path, f"{kind} control") for kind, path in spec.controls.items()}
+    inpainting = None if spec.inpainting is None else there_or_on_the_hub(spec.inpainting, "inpainting weights")
+    controls = {kind: there_or_on_the_hub(source, f"{kind} control") for kind, source in spec.controls.items()}
     known = {kind: path for kind, path in controls.items() if path is not None}
     adapter = spec.ip_adapter
     if adapter is not None:

@@ -28,7 +28,7 @@ class Loaded:
 
     `plan`: what of it is on the device at a time. `size_bytes` is what it takes of the device's budget, `weights_bytes` what its
     weights take wherever they are. `host`: its copy in main memory while it is on the device whole. `controls`: the control networks that were asked
-    for, by kind; `ip_adapter`: what reads reference pictures, once that was asked for. `adapters`: the LoRAs that were asked for, by file, the one that was used longest ago first; `embeddings`: the words it was
+    for, by source; `ip_adapter`: what reads reference pictures, once that was asked for. `adapters`: the LoRAs that were asked for, by file, the one that was used longest ago first; `embeddings`: the words it was
     taught, by file.
     """
 
@@ -61,6 +61,10 @@ class Loaded:
         if not self.whole:
             return self.weights_bytes
         return 0 if self.host is None else self.host.size_bytes
+
+    def control(self, kind: str) -> Any:
+        """Give the control network that follows maps of a kind; None where it is not beside it."""
+        return self.controls.get(self.spec.controls.get(kind, ""))
 
     def drop_controls(self) -> None:
         """Let the control networks and the IP-Adapter go; they are read again when somebody asks for one."""

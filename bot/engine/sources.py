@@ -149,6 +149,9 @@ def read_text(path: Path, max_bytes: int) -> str:
 _VARIANT = re.compile(
     r"\.([A-Za-z_][\w]*)(?:-\d{5}-of-\d{5})?\.safetensors$|-\d{5}-of-\d{5}\.([A-Za-z_]\w*)\.safetensors$"
 )
+NETWORK_WEIGHTS = "diffusion_pytorch_model"
+"""What diffusers calls the weights of one network."""
+_NETWORK_WEIGHTS = re.compile(rf"{NETWORK_WEIGHTS}(?:\.([A-Za-z]\w*))?\.safetensors")
 _WEIGHTLESS = ("tokenizer", "scheduler", "feature_extractor", "processor", "image_processor")
 SHARD = re.compile(r"-\d{5}-of-(\d{5})(?=\.)")
 TEXTS = (".json", ".txt", ".model", ".jinja")
@@ -200,6 +203,12 @@ def wanted_files(
             continue
         chosen += kinds.get(variant) or kinds.get(None) or []
     return [*chosen, INDEX]
+
+
+def weight_set(name: str) -> str | None:
+    """Tell to which set of one network's weights a file belongs: its variant ("fp16"), "" for the plain one, None for no weights."""
+    match = _NETWORK_WEIGHTS.fullmatch(name)
+    return None if match is None else match.group(1) or ""
 
 
 def wanted_settings(names: Iterable[str], components: Iterable[str]) -> list[str]:

@@ -17,6 +17,7 @@ from bot.catalogue import UPSCALER_PREFIX, Catalogue, ModelSpec
 from bot.engine.annotator_files import SETTINGS, annotator_source, check_folder, is_whole, wanted_annotator_files
 from bot.engine.checksums import Checksums
 from bot.engine.downloads import HUB, Download, Wanted, explain
+from bot.engine.part_files import check_part, part_source, place_of, wanted_part, whole_part
 from bot.engine.plans import DENOISERS
 from bot.engine.sources import (
     CONFIG_REPOSITORIES,
@@ -33,6 +34,7 @@ from bot.engine.sources import (
 )
 from bot.errors import GenerationCancelled, ModelError
 from bot.generation import FetchProgress
+from bot.parts import PartSpec, find_part
 
 _POLL_S = 0.25
 
@@ -73,10 +75,12 @@ class ModelFiles:
         annotator = self._catalogue.annotator(model_id)
         if annotator is not None:
             return self._has_annotator(annotator)
-        spec = self._catalogue.get(model_id)
+        spec = self._catalogue.get(model_id) or find_part(self._catalogue, model_id)
         if spec is None:
             return False
         try:
+            if isinstance(spec, PartSpec):
+                return part_source(spec, self._root).kind is not Kind.HUB or self._part(spec) is not None
             source = find_source(spec, self._root)
             if source.kind is Kind.HUB:
                 return self._downloaded(spec.source, spec.revision) is not None
@@ -111,6 +115,24 @@ class ModelFiles:
             folder = check_folder(spec, source)
         self._checksums.verify(spec.name, {folder / name: digest for name, digest in spec.sha256.items()})
         return folder
+
+    def locate_part(self, part: PartSpec) -> Path:
+        """Give the local folder or file of what a model has besides. Raises ModelError."""
+        source = part_source(part, self._root)
+        if source.kind is not Kind.HUB:
+            return check_part(part, source)
+        folder = self._part(part)
+        if folder is None:
+            raise ModelError(
+                f"{part.name} has not been downloaded yet; run `python -m bot models fetch {part.id}` where there is a network."
+            )
+        return folder
+
+    def _part(self, part: PartSpec) -> Path | None:
+        """Find a part's download."""
+        place = place_of(part)
+        found = self._cached_file(place.repository, part.revision, place.name)
+        return None if found is None else whole_part(found)
 
     def _has_annotator(self, spec: AnnotatorSpec) -> bool:
         try:
@@ -151,6 +173,10 @@ class ModelFiles:
         if annotator is not None:
             self._fetch_annotator(annotator, on_progress, stopped)
             return
+        part = find_part(self._catalogue, model_id)
+        if isinstance(part, PartSpec):
+            self._fetch_part(part, on_progress, stopped)
+            return
         spec = self._spec(model_id)
         source = find_source(spec, self._root)
         if source.kind is not Kind.HUB:
@@ -169,6 +195,15 @@ class ModelFiles:
         revision = None if settings_only else spec.revision
         wanted = Wanted(spec, repository, revision, INDEX, choose, "no diffusers model", weightless=settings_only)
         self._carry_out(wanted, on_progress, stopped)
+
+    def _fetch_part(
+        self, part: PartSpec, on_progress: Callable[[FetchProgress], None], stopped: Callable[[], bool]
+    ) -> None:
+        source = part_source(part, self._root)
+        if source.kind is not Kind.HUB:
+            check_part(part, source)
+        elif self._part(part) is None:
+            self._carry_out(wanted_part(part), on_progress, stopped)
 
     def _fetch_annotator(
         self, spec: AnnotatorSpec, on_progress: Callable[[FetchProgress], None], stopped: Callable[[], bool]
@@ -206,17 +241,21 @@ class ModelFiles:
             raise explain(entry, wanted.repository, self._endpoint, download.error) from download.error
 
     def _spec(self, model_id: str) -> ModelSpec:
-        spec = self._catalogue.get(model_id)
-        if spec is None:
+        spec = self._catalogue.get(model_id) or find_part(self._catalogue, model_id)
+        if spec is None or isinstance(spec, PartSpec):
             known = ", ".join(m.id for m in (*self._catalogue.models, *self._catalogue.annotators))
             raise ModelError(f"There is no model {model_id!r} in the catalogue; it has {known}.")
         return spec
 
     def _cached(self, repository: str, revision: str | None, index: str = INDEX) -> Path | None:
+        found = self._cached_file(repository, revision, index)
+        return None if found is None else found.parent
+
+    def _cached_file(self, repository: str, revision: str | None, name: str) -> Path | None:
         from huggingface_hub import try_to_load_from_cache
 
-        found = try_to_load_from_cache(repository, index, cache_dir=self._cache, revision=revision)
-        return Path(found).parent if isinstance(found, str) else None
+        found = try_to_load_from_cache(repository, name, cache_dir=self._cache, revision=revision)
+        return Path(found) if isinstance(found, str) else None
 
     def _downloaded(self, repository: str, revision: str | None, without: Iterable[str] = ()) -> Path | None:
         """Find a download that has the weights of all its parts but those `without`."""

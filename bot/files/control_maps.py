@@ -7,7 +7,8 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from bot.catalogue import READY_MADE
+from bot.annotators import MAP_MAKERS
+from bot.controls import READY_MADE
 from bot.errors import RequestError
 
 WEAK, STRONG = 100, 200
@@ -17,21 +18,15 @@ WEAK, STRONG = 100, 200
 def control_map(picture: Image.Image, control_type: str) -> Image.Image:
     """Make the map of a kind from a picture (RGB), of the same size; "raw …" is one already.
 
-    Raises RequestError where nothing here makes such maps.
+    What takes an annotator to make stays the picture: the engine makes the map when it draws (`bot/engine/seen_maps.py`). Raises RequestError
+    for what is no control type.
     """
-    if control_type.startswith(READY_MADE):
+    if control_type.startswith(READY_MADE) or control_type in MAP_MAKERS:
         return picture
     maker = _MAKERS.get(control_type)
     if maker is None:
-        raise RequestError(
-            f"Nothing here makes a {control_type} map of a picture; send a ready-made one as “{READY_MADE}{control_type}”."
-        )
+        raise RequestError("There is no such control type any more; choose another one.")
     return maker(picture)
-
-
-def makes(control_type: str) -> bool:
-    """Whether maps of a kind can be made here."""
-    return control_type.startswith(READY_MADE) or control_type in _MAKERS
 
 
 def canny(picture: Image.Image) -> Image.Image:

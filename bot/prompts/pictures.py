@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bot.catalogue import CONTROL_TYPES, READY_MADE, TILED, VARIED, ModelSpec
+from bot.annotators import AnnotatorSpec, map_makers
+from bot.catalogue import TILED, VARIED, ModelSpec
+from bot.controls import CONTROL_TYPES, READY_MADE, kind_of
 from bot.errors import RequestError
 from bot.generation import DRAFT, GenerationOptions, InputRef
 from bot.references import IpAdapterSpec
@@ -44,8 +47,10 @@ class FromPictures:
     tiling: bool = False
 
 
-def resolve_pictures(options: GenerationOptions, spec: ModelSpec, steps: int, quality: str) -> FromPictures:
-    """Check what a request says of its pictures, and fill in the rest. Raises RequestError."""
+def resolve_pictures(
+    options: GenerationOptions, spec: ModelSpec, steps: int, quality: str, annotators: Sequence[AnnotatorSpec] = ()
+) -> FromPictures:
+    """Check what a request says of its pictures, and fill in the rest; `annotators` make maps of them. Raises RequestError."""
     if quality == DRAFT and (options.mask or options.control):
         raise RequestError("Drafts take no mask and no control map; leave the quality out.")
     adapter = _ip_adapter(options, spec)
@@ -54,7 +59,7 @@ def resolve_pictures(options: GenerationOptions, spec: ModelSpec, steps: int, qu
         strength=_strength(options, spec, steps),
         mask=_mask(options, spec),
         control="" if options.control is None else options.control.digest,
-        control_type=_control_type(options, spec),
+        control_type=_control_type(options, spec, annotators),
         control_scale=_control_scale(options),
         reference="" if adapter is None or options.reference is None else options.reference.digest,
         reference_scale=1.0 if adapter is None else adapter.scale,
@@ -146,7 +151,7 @@ def _mask(options: GenerationOptions, spec: ModelSpec) -> str:
     return mask.digest
 
 
-def _control_type(options: GenerationOptions, spec: ModelSpec) -> str:
+def _control_type(options: GenerationOptions, spec: ModelSpec, annotators: Sequence[AnnotatorSpec]) -> str:
     given = options.control_type
     if options.control is None:
         if given is not None:
@@ -158,8 +163,15 @@ def _control_type(options: GenerationOptions, spec: ModelSpec) -> str:
     name = kinds[0] if given is None else " ".join(given.lower().split())
     if name not in CONTROL_TYPES:
         raise RequestError(f"There is no such control type; choose one of {', '.join(_types(kinds))}.")
-    if name.removeprefix(READY_MADE) not in kinds:
+    if kind_of(name) not in kinds:
         raise RequestError(f"{spec.name} has no control network for {name}; it has {', '.join(_types(kinds))}.")
+    try:
+        map_makers(annotators, name)
+    except LookupError as error:
+        raise RequestError(
+            f"Nothing here makes a {name} map of a picture: the models file has no annotator of the kind “{error.args[0]}”. "
+            f"Send a ready-made one as “{READY_MADE}{name}”."
+        ) from None
     return name
 
 

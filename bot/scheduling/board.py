@@ -18,6 +18,13 @@ BATCHES_ADMITTED = 4
 _COUNTED_ONE_BY_ONE = 200
 
 
+Needs = Callable[[GenerationRequest], tuple[str, ...]]
+
+
+def _its_models(request: GenerationRequest) -> tuple[str, ...]:
+    return request.models
+
+
 @dataclass(frozen=True, slots=True)
 class QueueOverview:
     """What `/queue` shows: the jobs being drawn, how many wait in all, and a member's own with their places."""
@@ -52,13 +59,18 @@ class Run:
 class Board:
     """Live jobs: each is waiting or running, and leaves when it is rendered or ends."""
 
-    def __init__(self, room: int = 1) -> None:
-        """`room` is how many pictures may be with the engine; a job with more is taken where nothing else is."""
+    def __init__(self, room: int = 1, needs: Needs = _its_models) -> None:
+        """`room` is how many pictures may be with the engine; a job with more is taken where nothing else is.
+
+        `needs` names what has to be on disk for a request, as models are named.
+        """
         self._room = room
+        self.needs = needs
         self.measured = StepTimes()
         self.runs: dict[str, Run] = {}
         self._queue = JobQueue()
         self._jobs: dict[str, Job] = {}
+        self._needed: dict[str, tuple[str, ...]] = {}
         self._models: Counter[str] = Counter()
         self._sums: tuple[tuple[int, int], list[float], float] | None = None
 
@@ -70,14 +82,15 @@ class Board:
         """Let a committed job wait."""
         self._jobs[job.id] = job
         self._queue.push(job.id, job.origin.user_id)
-        self._models.update(job.request.models)
+        self._needed[job.id] = self.needs(job.request)
+        self._models.update(self._needed[job.id])
 
     def take(self, is_here: Callable[[str], bool], listener: Callable[[str], GpuListener]) -> Run | None:
-        """Move the next job whose models are here from the line to the running ones; None where there is none, or no room.
+        """Move the next job all of whose models `is_here` from the line to the running ones; None where there is none, or no room.
 
         Whoever is next waits for room, and is not overtaken by one that would fit.
         """
-        job_id = self._queue.first(lambda waiting: not all(map(is_here, self._jobs[waiting].request.models)))
+        job_id = self._queue.first(lambda waiting: not all(map(is_here, self._needed[waiting])))
         if job_id is None or not self._has_room(job := self._jobs[job_id]):
             return None
         self._queue.pop(lambda waiting: waiting != job_id)
@@ -129,17 +142,16 @@ class Board:
         return self._queue.waiting_of(user_id)
 
     def waits_for(self, model: str) -> bool:
-        """Whether a waiting job needs this model. Any thread."""
+        """Whether a waiting job needs this model, or whatever else is called by this id. Any thread."""
         return self._models.get(model, 0) > 0
 
     def waiting_models(self) -> tuple[str, ...]:
-        """List the models that waiting jobs need."""
+        """List the models that waiting jobs need, and what they need besides."""
         return tuple(model for model, count in self._models.items() if count > 0)
 
     def waiting_on(self, model: str) -> tuple[Job, ...]:
         """List the waiting jobs that need a model, in the order they will be served."""
-        waiting = (self._jobs[job_id] for job_id in self._queue.served())
-        return tuple(job for job in waiting if model in job.request.models)
+        return tuple(self._jobs[job_id] for job_id in self._queue.served() if model in self._needed[job_id])
 
     def remaining_s(self, run: Run) -> float | None:
         """Estimate when a running job will be drawn, in seconds from now; None while nothing is known.
@@ -190,8 +202,8 @@ class Board:
         return min(count, max(1, self._room // BATCHES_ADMITTED)) if job.request.variants else count
 
     def _left_the_line(self, job: Job) -> None:
-        self._models.subtract(job.request.models)
-        for model in job.request.models:
+        for model in self._needed.pop(job.id):
+            self._models[model] -= 1
             if self._models[model] <= 0:
                 del self._models[model]
 

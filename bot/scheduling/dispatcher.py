@@ -214,8 +214,7 @@ class Dispatcher:
             self._board.remove(run.job.id)  # it stays running in the store, as after a crash: the next process sorts it
             return
         if isinstance(error, ModelError):
-            for model in run.job.request.models:
-                self.shelf.forget(model)
+            self.shelf.forget(run.job.request)
         if isinstance(error, GenerationCancelled):
             log.error("the engine cancelled request %s, which nobody had asked for", run.job.id)
             await self.fail(run.job, UNEXPECTED)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from bot.engine.base import Weights
 from bot.errors import EaselError
-from bot.generation import FetchProgress, Job, Progress
+from bot.generation import FetchProgress, GenerationRequest, Job, Progress
 from bot.scheduling.announcer import Announcer
 from bot.scheduling.board import Board
 from bot.scheduling.events import Fetching, Queued
@@ -83,9 +83,9 @@ class ModelShelf:
                 task = asyncio.create_task(self._bring(model), name=f"model-{model}")
                 self._tasks[model] = task
 
-    def forget(self, model: str) -> None:
-        """Look at the disk again before the next request for this model."""
-        self._local.discard(model)
+    def forget(self, request: GenerationRequest) -> None:
+        """Look at the disk again before the next request that needs what this one does."""
+        self._local.difference_update(self._board.needs(request))
 
     async def stop(self) -> None:
         """End the downloads; what they have so far stays on disk for the next time."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -39,6 +40,7 @@ from bot.generation import (
     UpscaleOptions,
 )
 from bot.moderation import ADULT_BY_DEFAULT, AdultPolicy, Moderator
+from bot.parts import needs
 from bot.prompts.choices import NO_WILDCARDS, Wildcards
 from bot.prompts.upscaling import resolve_upscale
 from bot.provenance import PictureInfo
@@ -122,7 +124,7 @@ class GenerationService:
         """The records of results that take more than one message."""
         self.regions = Regions(archive, adult)
         """Finished pictures whose parts are chosen."""
-        self._board = Board(room)
+        self._board = Board(room, functools.partial(needs, catalogue))
         self._announcer = Announcer(patience)
         self._dispatcher = Dispatcher(
             board=self._board, store=store, archive=archive, gpu=gpu, announcer=self._announcer,

@@ -83,7 +83,7 @@ def _page(jobs: Sequence[Job], pictures: dict[str, Attachment | None], *, older:
 
 
 def _entry(job: Job) -> str:
-    facts = [discord.utils.format_dt(job.created_at, "R"), job.request.model, f"seed {job.request.seed}"]
+    facts = [discord.utils.format_dt(job.created_at, "R"), ", ".join(job.request.models), f"seed {job.request.seed}"]
     if job.request.upscale:
         facts[1:] = [f"upscaled {job.request.upscale}×"]
     if job.request.count > 1:

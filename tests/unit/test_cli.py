@@ -600,7 +600,7 @@ class _Elsewhere:
         return False
 
     def fetch(self, model_id: str, on_progress: Any, stopped: Any) -> None:
-        self.done.append("fetch")
+        self.done.append(f"fetch {model_id}")
         if self.error is not None:
             raise self.error
 
@@ -625,7 +625,15 @@ def test_studio_missing_model_is_fetched_before_drawing() -> None:
     request = studio.prepare(GenerationOptions("a forest"))
     assert request.seed == 77
     studio.draw(request)
-    assert house.done == ["fetch", "generate"]
+    assert house.done == ["fetch pocket", "generate"]
+
+
+def test_studio_control_network_is_fetched_before_drawing() -> None:
+    house = _Elsewhere(None)
+    studio = Studio(read_settings(os.environ), engine=house, weights=house)
+    picture = studio.take_input(Image.new("RGB", (64, 64), "red"))
+    studio.draw(studio.prepare(GenerationOptions("a forest", control=picture, control_type="raw scribble")))
+    assert house.done == ["fetch pocket", "fetch pocket+scribble", "generate"]
 
 
 def test_studio_captioner_that_is_asked_for_and_missing_is_fetched_before_it_looks() -> None:
@@ -640,7 +648,7 @@ def test_studio_model_that_cannot_be_fetched_is_not_drawn() -> None:
     studio = Studio(read_settings(os.environ), engine=house, weights=house)
     with pytest.raises(ModelError, match="accept the licence"):
         studio.draw(studio.prepare(GenerationOptions("a forest")))
-    assert house.done == ["fetch"]
+    assert house.done == ["fetch pocket"]
 
 
 def test_program_generate_is_quiet_but_for_its_bar(tmp_path: Path) -> None:

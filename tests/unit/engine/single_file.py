@@ -32,6 +32,24 @@ def write_single_file(folder: Path, target: Path, *, layers: int = 1) -> None:
     save_file(state, target)
 
 
+def write_control_file(folder: Path, target: Path, *, layers: int = 1) -> None:
+    """Read the control network in `folder` and write `target` with the names of ControlNet's authors."""
+    state = {}
+    for name, tensor in load_file(folder / "diffusion_pytorch_model.safetensors").items():
+        state[f"control_model.{_control(name, layers)}"] = tensor
+    save_file(state, target)
+
+
+def _control(name: str, layers: int) -> str:
+    name = re.sub(r"controlnet_cond_embedding\.blocks\.(\d)", lambda m: f"input_hint_block.{2 * int(m[1]) + 2}", name)
+    name = name.replace("controlnet_cond_embedding.conv_in", "input_hint_block.0")
+    name = name.replace("controlnet_cond_embedding.conv_out", "input_hint_block.14")
+    name = re.sub(r"controlnet_down_blocks\.(\d+)", r"zero_convs.\1.0", name)
+    name = name.replace("controlnet_mid_block", "middle_block_out.0")
+    own = ("input_hint_block", "zero_convs", "middle_block_out")
+    return name if name.startswith(own) else _unet(name, layers)
+
+
 def _unet(name: str, layers: int) -> str:
     for own, original in _ENDS.items():
         if name.startswith(f"{own}."):

@@ -180,7 +180,7 @@ def test_load_annotator_architectures_of_the_hub_look_at_a_picture(
 
 
 def test_load_annotator_kind_that_writes_no_captions_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="Eyes is of the kind 'depth_anything'; captions are written by blip, git"):
+    with pytest.raises(ModelError, match="Eyes is of the kind 'depth_anything'; for caption there are blip, git"):
         load_annotator(eyes(), save_depth(tmp_path / "eyes"), CPU)
 
 

@@ -81,7 +81,7 @@ def test_inpainted_square_changes_inside_the_mask_and_nowhere_outside(
     engine: DiffusersEngine, weights: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if weights == "the model itself":
-        monkeypatch.setattr("bot.engine.diffusers_engine.INPAINTING_SUFFIX", "+none")
+        monkeypatch.setattr("bot.engine.drawings.INPAINTING_SUFFIX", "+none")
     given = disc(RED)
     mask = Image.new("L", (SIDE, SIDE))
     mask.paste(255, (24, 24, 104, 104))

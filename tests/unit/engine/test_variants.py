@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from bot.catalogue import parse_catalogue
@@ -19,6 +21,7 @@ from bot.engine.fitting import Fitting
 from bot.errors import InvalidOutput, ModelError
 from bot.generation import Axis, GenerationRequest, InputPictures, RawPicture, Variant
 from tests.unit.engine.fakes import POCKET, Notes, request
+from tests.unit.engine.ip_adapters import write_encoder, write_ip_adapter
 from tests.unit.engine.orders import same
 from tests.unit.engine.test_diffusers_engine import engine_of_two, pixels
 from tests.unit.engine.test_general import general, traced
@@ -135,8 +138,27 @@ def test_choices_each_picture_is_drawn_from_its_own(engine: DiffusersEngine) -> 
     assert np.abs(pixels(both[0]) - pixels(both[1])).mean() > 5
 
 
-def two_that_differ(folder: Path, **options: Any) -> DiffusersEngine:
-    """Make an engine of two models, of which the second has another denoiser and VAE."""
+def test_list_of_which_some_are_done_draws_the_others_as_it_would_have(engine: DiffusersEngine) -> None:
+    asked, notes = listed("a", "b", "c", "d"), Notes()
+    whole = engine.generate(asked, Notes()).pictures
+    order = Order(asked, notes, done=frozenset({0, 2}))
+    engine.admit(order)
+    while not order.over:
+        engine.turn()
+    result = order.future.result(0)
+    assert [picture.n for picture in result.pictures] == [1, 3]
+    for picture in result.pictures:
+        same(picture, whole[picture.n])
+    steps = [progress.step for progress in notes.progress]
+    assert steps[0] >= 2  # of four: half of the pictures are done
+    assert steps[-1] == notes.progress[-1].steps
+    finished = [progress for progress in notes.progress if progress.finished]
+    assert {(progress.device, progress.dtype) for progress in finished} == {(result.device, result.dtype)}
+    assert result.device
+
+
+def two_that_differ(folder: Path, more: Mapping[str, str] = {}, **options: Any) -> DiffusersEngine:
+    """Make an engine of two models, of which the second has another denoiser and VAE; `more` is for their tables."""
     other = folder / "other"
     shutil.copytree(POCKET, other)
     for part, name in (("unet", "conv_out.weight"), ("vae", "quant_conv.weight")):
@@ -144,7 +166,7 @@ def two_that_differ(folder: Path, **options: Any) -> DiffusersEngine:
         tensors = load_file(file)
         save_file({**tensors, name: tensors[name] * 0.7}, file)
     text = "".join(
-        f'[models.{name}]\nname = "{name}"\nsource = "{source.as_posix()}"\nfamily = "sd15"\nlicence = "MIT"\n'
+        f'[models.{name}]\nname = "{name}"\nsource = "{source.as_posix()}"\nfamily = "sd15"\nlicence = "MIT"\n{more.get(name, "")}'
         for name, source in (("one", POCKET), ("two", other))
     )
     return DiffusersEngine(
@@ -211,6 +233,20 @@ def test_sheet_over_models_from_a_picture_encodes_it_for_each(tmp_path: Path) ->
         same(picture, engine.generate(asked.alone(picture.n), Notes(), inputs).pictures[0])
 
 
+def test_sheet_over_models_with_a_reference_reads_it_by_each_ones_adapter(tmp_path: Path) -> None:
+    unet = UNet2DConditionModel.from_pretrained(POCKET / "unet")
+    write_encoder(tmp_path / "image_encoder")
+    more: dict[str, str] = {}
+    for seed, name in enumerate(("one", "two")):
+        file = write_ip_adapter(unet, tmp_path / f"{name}.safetensors", seed=seed)
+        more[name] = f'ip_adapter = "{file.as_posix()}"\n'
+    engine = two_that_differ(tmp_path, more)
+    inputs = InputPictures(reference=RawPicture(0, 0, 64, 64, bytes((200, 40, 40)) * 64 * 64))
+    asked = over_models(reference="0" * 64)
+    for picture in engine.generate(asked, Notes(), inputs).pictures:
+        same(picture, engine.generate(asked.alone(picture.n), Notes(), inputs).pictures[0])
+
+
 def test_sheet_over_models_of_which_one_is_gone_fails_by_its_name_before_it_is_begun(tmp_path: Path) -> None:
     engine, notes = engine_of_two(tmp_path), Notes()
     asked = over_models()
@@ -229,22 +265,3 @@ def test_sheet_over_models_of_which_the_second_fails_says_why_and_leaves_nothing
         engine.generate(over_models(), Notes())
     assert not engine.busy
     engine.generate(request(model="two"), Notes())
-
-
-def test_list_of_which_some_are_done_draws_the_others_as_it_would_have(engine: DiffusersEngine) -> None:
-    asked, notes = listed("a", "b", "c", "d"), Notes()
-    whole = engine.generate(asked, Notes()).pictures
-    order = Order(asked, notes, done=frozenset({0, 2}))
-    engine.admit(order)
-    while not order.over:
-        engine.turn()
-    result = order.future.result(0)
-    assert [picture.n for picture in result.pictures] == [1, 3]
-    for picture in result.pictures:
-        same(picture, whole[picture.n])
-    steps = [progress.step for progress in notes.progress]
-    assert steps[0] >= 2  # of four: half of the pictures are done
-    assert steps[-1] == notes.progress[-1].steps
-    finished = [progress for progress in notes.progress if progress.finished]
-    assert {(progress.device, progress.dtype) for progress in finished} == {(result.device, result.dtype)}
-    assert result.device

@@ -70,6 +70,45 @@ def save_depth(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def save_detector(folder: Path, seed: int = 0) -> Path:
+    """Save a detector that knows two kinds of things, people among them, as PekingU's RT-DETR are."""
+    torch.manual_seed(seed)
+    resnet: Any = transformers.RTDetrResNetConfig
+    backbone = resnet(
+        embedding_size=8, hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], layer_type="basic",
+        out_features=["stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    config: Any = transformers.RTDetrConfig
+    network = transformers.RTDetrForObjectDetection(
+        config(
+            backbone_config=backbone, encoder_hidden_dim=16, encoder_in_channels=[8, 16, 16], encoder_layers=1, encoder_ffn_dim=16,
+            encoder_attention_heads=2, d_model=16, num_queries=6, decoder_in_channels=[16, 16, 16], decoder_ffn_dim=16,
+            decoder_layers=1, decoder_attention_heads=2, num_denoising=0, eval_size=None,
+            id2label={0: "Dog", 1: "Person"}, label2id={"Dog": 0, "Person": 1},
+        )
+    )  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    network.save_pretrained(folder)
+    transformers.RTDetrImageProcessorPil(size={"height": 64, "width": 64}).save_pretrained(folder)
+    return folder
+
+
+def save_poses(folder: Path, seed: int = 0, **backbone: Any) -> Path:
+    """Save a pose estimator, as ViTPose are."""
+    torch.manual_seed(seed)
+    config: Any = transformers.VitPoseConfig
+    vit: Any = transformers.VitPoseBackboneConfig
+    own = vit(
+        image_size=[64, 48], patch_size=[16, 16], hidden_size=16, num_hidden_layers=1, num_attention_heads=2, mlp_ratio=2,
+        out_indices=[1], **backbone,
+    )  # fmt: skip
+    network = transformers.VitPoseForPoseEstimation(config(backbone_config=own, num_labels=17))
+    folder.mkdir(parents=True, exist_ok=True)
+    network.save_pretrained(folder)
+    transformers.VitPoseImageProcessorPil(size={"height": 64, "width": 48}).save_pretrained(folder)
+    return folder
+
+
 def _save(folder: Path, network: Any, processor: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     network.save_pretrained(folder)

@@ -146,11 +146,12 @@ def test_control_map_scribble_is_white_lines_whatever_the_paper(paper: str) -> N
     assert values[5, 50, 0] == 0
 
 
-def test_control_map_ready_made_is_left_alone_and_one_that_nothing_makes_is_named() -> None:
+def test_control_map_ready_made_or_for_an_annotator_is_left_alone_and_one_that_is_none_is_refused() -> None:
     picture = Image.effect_noise((16, 16), 50).convert("RGB")
     assert control_map(picture, "raw depth").tobytes() == picture.tobytes()
-    with pytest.raises(RequestError, match="send a ready-made one as “raw depth”"):
-        control_map(picture, "depth")
+    assert control_map(picture, "depth").tobytes() == picture.tobytes()
+    with pytest.raises(RequestError, match="no such control type any more"):
+        control_map(picture, "lines")
 
 
 def test_widen_keeps_the_picture_and_masks_what_is_new_with_a_little_of_its_edge(tmp_path: Path) -> None:

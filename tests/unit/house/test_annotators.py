@@ -34,7 +34,7 @@ def test_parse_catalogue_without_annotators_has_none() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"kind": "smell"}, "kind is one of caption, depth, pose, not 'smell'"),
+        ({"kind": "smell"}, "kind is one of caption, depth, people, pose, not 'smell'"),
         ({"kind": ""}, "'kind' is missing"),
         ({"licence": ""}, "'licence' is missing"),
         ({"steps": 3}, "'steps' is no key of an annotator"),

@@ -57,3 +57,29 @@ def test_parse_catalogue_wrong_entry_names_file_and_key(text: str, words: str) -
 def test_parse_catalogue_unknown_default_lists_what_there_is() -> None:
     with pytest.raises(ConfigError, match="tiny"):
         parse_catalogue(ENTRY, origin="m.toml", default="huge")
+
+
+def controls_of(given: str, family: str = "sdxl") -> dict[str, str]:
+    text = ENTRY.replace('"sd"', f'"{family}"') + f"controls = {given}\n"
+    return dict(parse_catalogue(text, origin="m.toml")["tiny"].controls)
+
+
+def test_parse_catalogue_union_stands_for_the_kinds_that_unions_read_unless_one_has_its_own() -> None:
+    assert controls_of('{ union = "u", depth = "d", tile = "t" }') == {
+        "canny": "u", "scribble": "u", "depth": "d", "pose": "u", "tile": "t",
+    }  # fmt: skip
+    assert list(controls_of('{ tile = "t", union = "u" }')) == ["tile", "canny", "scribble", "depth", "pose"]
+
+
+@pytest.mark.parametrize(
+    ("given", "family", "words"),
+    [
+        ('{ union = "u" }', "sd15", "controls.union is for the family sdxl, not sd15"),
+        ('{ lines = "u" }', "sdxl", "knows the kinds canny, .*tile and union, not 'lines'"),
+        ('{ union = "" }', "sdxl", "controls.union is a control network"),
+        ('{ canny = "c" }', "flux", "controls is for the families sd15, sd21, sdxl, not flux"),
+    ],
+)
+def test_parse_catalogue_wrong_controls_name_the_kind(given: str, family: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        controls_of(given, family)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from bot.annotators import DEPTH, AnnotatorSpec
 from bot.catalogue import parse_catalogue
 from bot.errors import ConfigError, RequestError
 from bot.generation import GenerationOptions, InputRef
@@ -67,6 +68,13 @@ def test_resolve_control_without_a_type_takes_the_models_first() -> None:
     assert resolved(control=MAP, control_type="Raw  Depth").control_type == "raw depth"
 
 
+def test_resolve_control_type_that_an_annotator_of_the_catalogue_makes_is_taken() -> None:
+    depth = AnnotatorSpec("d", DEPTH, "Depth", "a/d", "MIT")
+    options = GenerationOptions("a cat", control=MAP, control_type="depth")
+    request = resolve(options, replace(CATALOGUE, annotators=(depth,)), new_seed=lambda: 1)
+    assert (request.control_type, request.control) == ("depth", MAP.digest)
+
+
 def test_resolve_without_pictures_is_what_it_was() -> None:
     request = resolved()
     assert request.inputs == ()
@@ -95,6 +103,7 @@ def test_resolve_reference_counts_as_its_model_says_goes_with_the_others_and_cha
         ({"control_type": "canny"}, "needs a control picture"),
         ({"control_scale": 1.0}, "needs a control picture"),
         ({"control": MAP, "control_type": "pose"}, "no control network for pose; it has canny, depth, raw canny, raw depth"),
+        ({"control": MAP, "control_type": "depth"}, "no annotator of the kind “depth”. Send a ready-made one as “raw depth”"),
         ({"control": MAP, "control_type": "../x"}, "There is no such control type"),
         ({"control": MAP, "control_scale": 2.5}, "goes from 0 to 2"),
         ({"image": PHOTO, "mask": MASK, "tiling": True}, "leave out the mask or the tiling"),
@@ -136,7 +145,7 @@ def test_size_like_stays_within_the_model(shape: tuple[int, int]) -> None:
     ("line", "words"),
     [
         ('controls = { edges = "x" }', "knows the kinds canny"),
-        ("controls = { canny = 3 }", "is a folder"),
+        ("controls = { canny = 3 }", "is a control network"),
         ('family = "flux"\ncontrols = { canny = "x" }', "is for the families"),
         ('family = "flux"\ninpainting = "x"', "is for the families"),
         ('family = "flux"\nip_adapter = "x.safetensors"', "ip_adapter is for the families sd15, sd21, sdxl, not flux"),
