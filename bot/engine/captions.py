@@ -152,8 +152,8 @@ class CaptionRoom:
                 self._forget(run)
 
     def riders(self) -> list[CaptionRun]:
-        """List what may take a turn: each member's first."""
-        return list({run.member: run for run in reversed(self._runs)}.values())
+        """List what may take a turn."""
+        return list(self._runs)
 
     def advance(
         self, run: CaptionRun, device: Device | None, guard: Guard, turnstile: Turnstile, make_room: Callable[[], bool]

@@ -61,6 +61,18 @@ def test_fetch_annotator_is_counted_complete_and_found_without_a_network(hub: Fa
     assert load_annotator(eyes(), again.locate_annotator("eyes"), CPU).size_bytes > 1_000_000
 
 
+def test_fetch_annotator_whose_weights_went_is_done_again(hub: FakeHub, tmp_path: Path) -> None:
+    hub.add_folder("someone/eyes", CAPTIONER)
+    files = files_for(tmp_path, eyes())
+    files.fetch("eyes", lambda _: None, lambda: False)
+    (files.locate_annotator("eyes") / "model.safetensors").unlink()
+    assert not files.is_local("eyes")
+    with pytest.raises(ModelError, match="not been downloaded yet"):
+        files.locate_annotator("eyes")
+    files.fetch("eyes", lambda _: None, lambda: False)
+    assert files.locate_annotator("eyes").is_dir()
+
+
 @pytest.mark.parametrize(
     ("names", "whole"),
     [

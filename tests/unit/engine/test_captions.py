@@ -108,7 +108,7 @@ def test_ask_beside_a_drawing_takes_a_word_a_turn_and_steps_go_on_between(
     assert order.future.result().pictures == engine.generate(order.request, Notes()).pictures
 
 
-def test_ask_of_one_member_is_answered_one_after_the_other(seeing: Callable[..., DiffusersEngine]) -> None:
+def test_ask_twice_is_answered_in_order(seeing: Callable[..., DiffusersEngine]) -> None:
     engine = seeing()
     first, second = (Question("pocket-captions", NOISE, Notes(), "ada") for _ in range(2))
     engine.ask(first)
