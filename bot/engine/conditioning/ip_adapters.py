@@ -1,0 +1,198 @@
+"""IP-Adapters: looked through, loaded when a request first brings a reference picture, and kept beside their model. GPU thread."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from bot.catalogue.models import ModelSpec
+from bot.catalogue.references import IpAdapterSpec
+from bot.engine.conditioning.image_prompts import ImagePrompt, Seen
+from bot.engine.devices import Device, is_out_of_memory
+from bot.engine.families import Family
+from bot.engine.files.vetting import vet_part, vet_weights
+from bot.engine.memory.shelf import Loaded
+from bot.errors import EaselError, ModelError, OutOfMemory
+from bot.generation import RawPicture
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+
+MAX_ENCODED_PX = 1024
+"""Image encoders read squares of 224 to 448; what asks for more is no CLIP."""
+_POOLED, _FULL, _PLUS = "proj.weight", "proj.3.weight", "latents"
+"""The tensors by which the kinds of adapters are told: of a picture as a whole, of all its patches, of some learned from these."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IpAdapter:
+    """An IP-Adapter on its model's device.
+
+    `encoder` is CLIP's, `projection` makes tokens of what it sees (`pooled`: of the picture as a whole, else of its patches); `layers` are
+    the weights of keys and values, (width, width of a token) each, by the layer's name.
+    """
+
+    encoder: Any
+    projection: Any
+    pooled: bool
+    layers: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+    size_bytes: int
+
+    def read(self, picture: RawPicture, scale: float) -> ImagePrompt:
+        """Look at a square picture; it counts `scale`. The other row sees nothing, or black, as in diffusers' pipelines."""
+        import torch
+
+        pixels = _pixels(picture, self.encoder.config.image_size).to(self.encoder.device, self.encoder.dtype)
+        if self.pooled:
+            towards = self.encoder(pixels).image_embeds
+            away_from = torch.zeros_like(towards)
+        else:
+            towards, away_from = (
+                self.encoder(each, output_hidden_states=True).hidden_states[-2]
+                for each in (pixels, torch.zeros_like(pixels))
+            )
+        return ImagePrompt(self._seen(towards, scale), self._seen(away_from, scale))
+
+    def _seen(self, embedded: torch.Tensor, scale: float) -> Seen:
+        from torch.nn import functional
+
+        dtype = next(iter(self.layers.values()))[0].dtype
+        tokens = self.projection(embedded.to(dtype))
+        told = {
+            name: (functional.linear(tokens, keys), functional.linear(tokens, values))
+            for name, (keys, values) in self.layers.items()
+        }
+        return Seen(told, scale)
+
+
+def load_ip_adapter(loaded: Loaded, device: Device) -> None:
+    """Put a model's IP-Adapter beside it, on its device. Raises ModelError or OutOfMemory."""
+    spec = loaded.spec
+    files = spec.ip_adapter
+    if files is None:
+        raise ModelError(f"{spec.name} reads no reference pictures any more; leave the reference out.")
+    vet_weights(spec, Path(files.weights))
+    vet_part(spec, Path(files.encoder))
+    try:
+        adapter = _read(spec, files, loaded, device)
+    except EaselError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise OutOfMemory(str(error)) from error
+        log.exception("loading the IP-Adapter %s failed", files.weights)
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise ModelError(f"The IP-Adapter {files.weights} of {spec.name} cannot be loaded: {first}") from error
+    loaded.ip_adapter = adapter
+    loaded.size_bytes += adapter.size_bytes
+    log.info("loaded the IP-Adapter of %s", spec.id)
+
+
+def _read(spec: ModelSpec, files: IpAdapterSpec, loaded: Loaded, device: Device) -> IpAdapter:
+    tools: Any = importlib.import_module("safetensors.torch")
+    unet, family = loaded.pipe.unet, loaded.family
+    assert family is not None
+    parts: dict[str, dict[str, Any]] = {"image_proj": {}, "ip_adapter": {}}
+    for key, tensor in tools.load_file(files.weights).items():
+        part, _, name = key.partition(".")
+        parts.setdefault(part, {})[name] = tensor
+    projecting = parts["image_proj"]
+    kind = next((kind for kind in (_POOLED, _FULL, _PLUS) if kind in projecting), None)
+    if kind is None or not parts["ip_adapter"]:
+        raise ModelError(
+            f"{spec.name}: {files.weights} is no IP-Adapter that reads pictures; those for faces alone (FaceID) are not drawn with."
+        )
+    layers = {
+        name: (keys.to(family.device, family.dtype), values.to(family.device, family.dtype))
+        for name, (keys, values) in _layers(spec, files.weights, unet, parts["ip_adapter"]).items()
+    }
+    encoder = _read_encoder(spec, files.encoder, device)
+    seen = encoder.config.projection_dim if kind == _POOLED else encoder.config.hidden_size
+    wanted = projecting["proj.0.weight" if kind == _FULL else "proj_in.weight" if kind == _PLUS else kind].shape[-1]
+    if seen != wanted:
+        raise ModelError(
+            f"{spec.name}: the image encoder {files.encoder} is not the one of {files.weights}, which reads {wanted} numbers "
+            f"where it gives {seen}; correct ip_adapter_encoder in the models file."
+        )
+    projection = _projection(projecting, family)
+    if sum(one.numel() for one in projection.parameters()) != sum(one.numel() for one in projecting.values()):
+        raise ModelError(f"{spec.name}: the image projection in {files.weights} is of a kind that is not known.")
+    every = [*encoder.parameters(), *projection.parameters(), *(one for pair in layers.values() for one in pair)]
+    size_bytes = sum(one.numel() * one.element_size() for one in every)
+    return IpAdapter(encoder, projection, kind == _POOLED, layers, size_bytes)
+
+
+def _projection(state: dict[str, torch.Tensor], family: Family) -> Any:
+    """Make a projection of its weights with diffusers' own converter."""
+    mixin: Any = importlib.import_module("diffusers.loaders.unet").UNet2DConditionLoadersMixin
+    # It asks a UNet only where to put it; one whose layers take turns is nowhere. Made empty first: what shapes ask for may be more
+    # than the file has.
+    where = SimpleNamespace(device=family.device, dtype=family.dtype)
+    made = mixin._convert_ip_adapter_image_proj_to_diffusers(where, state, low_cpu_mem_usage=True)
+    return made.to(family.device, family.dtype).eval().requires_grad_(False)
+
+
+def _layers(
+    spec: ModelSpec, path: str, unet: Any, state: Mapping[str, torch.Tensor]
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Name the weights by the UNet's layers, which files number: 1, 3, 5 and so on, self-attention having the even places."""
+    names = [name.removesuffix(".processor") for name in unet.attn_processors if name.endswith("attn2.processor")]
+    found: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    for place, name in enumerate(names):
+        layer, number = unet.get_submodule(name), 2 * place + 1
+        pair = tuple(state.get(f"{number}.to_{which}_ip.weight") for which in "kv")
+        shape = (layer.inner_kv_dim, layer.cross_attention_dim)
+        keys, values = pair
+        if keys is None or values is None or tuple(keys.shape) != shape or tuple(values.shape) != shape:
+            own = "missing" if keys is None or values is None else "×".join(map(str, keys.shape))
+            raise ModelError(
+                f"{spec.name}: the IP-Adapter {path} was made for another family; its layer {number} is {own}, this model's "
+                f"{shape[0]}×{shape[1]}."
+            )
+        found[name] = keys, values
+    if len(state) != 2 * len(found):
+        raise ModelError(
+            f"{spec.name}: the IP-Adapter {path} was made for another family; it has {len(state) // 2} layers, this model {len(found)}."
+        )
+    return found
+
+
+def _read_encoder(spec: ModelSpec, folder: str, device: Device) -> Any:
+    transformers: Any = importlib.import_module("transformers")
+    config = transformers.CLIPVisionConfig.from_pretrained(folder, local_files_only=True)
+    if not isinstance(config.image_size, int) or not 1 <= config.image_size <= MAX_ENCODED_PX:
+        raise ModelError(
+            f"{spec.name}: {folder} is no image encoder of a CLIP: its pictures have {config.image_size} px."
+        )
+    encoder, told = transformers.CLIPVisionModelWithProjection.from_pretrained(
+        folder,
+        config=config,
+        use_safetensors=True,
+        local_files_only=True,
+        dtype=device.torch_dtype,
+        output_loading_info=True,
+    )
+    # What is missing would be made up by chance.
+    if lacking := sorted(map(str, told["missing_keys"])):
+        raise ModelError(f"{spec.name}: {folder} is no image encoder of a CLIP: it has no {lacking[0][:100]}.")
+    return encoder.to(device.torch_device).eval().requires_grad_(False)
+
+
+def _pixels(picture: RawPicture, side_px: int) -> torch.Tensor:
+    """Give a square picture as CLIP takes it, (1, 3, side, side): resized as its own processor does, and normalised."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    constants: Any = importlib.import_module("transformers.image_utils")
+    image = Image.frombytes("RGB", (picture.width, picture.height), picture.pixels)
+    small = np.asarray(image.resize((side_px, side_px), Image.Resampling.BICUBIC), np.float32) / 255
+    mean, deviation = (np.array(one, np.float32) for one in (constants.OPENAI_CLIP_MEAN, constants.OPENAI_CLIP_STD))
+    return torch.tensor((small - mean) / deviation).permute(2, 0, 1)[None].contiguous()
