@@ -40,9 +40,11 @@ class Baton:
             self._thread.join()
 
     def abort(self) -> None:
-        """End the call at its next pause; nothing where it has not begun, or is over. GPU thread."""
+        """End the call at its next pause; one that has not begun never does. GPU thread."""
         self._aborted = True
-        while self._thread.ident is not None and not self.over:
+        if self._thread.ident is None:
+            self.over = True
+        while not self.over:
             self.advance()
 
     def _pause(self) -> None:

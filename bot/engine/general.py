@@ -1,7 +1,6 @@
 """Every diffusers pipeline that has no lanes: called as a whole on a helper thread, which takes turns with the GPU thread.
 
-There is one baton. The GPU thread hands it over in `advance` and waits; the helper hands it back after each step of the
-pipeline, in `callback_on_step_end`, and waits. So exactly one of them touches the GPU, and between any two steps others may.
+The helper hands the baton back after each step of the pipeline, in `callback_on_step_end`, so that between any two steps others may have it.
 """
 
 from __future__ import annotations
@@ -9,35 +8,29 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from bot.catalogue.models import ModelSpec
+from bot.engine.baton import Baton
 from bot.engine.conditioning.reach import behind_all
-from bot.engine.devices import is_out_of_memory
 from bot.engine.drawings import Drawing
 from bot.engine.fitting import Fitting
 from bot.engine.lanes.previews import PreviewTap
 from bot.engine.lanes.samplers import build_scheduler
 from bot.engine.memory.residents import Loaded
-from bot.errors import OutOfMemory, RequestError
+from bot.errors import RequestError
 from bot.generation import GenerationRequest, RawPicture
 from bot.prompts.weights import asks_for_weights
 
 log = logging.getLogger(__name__)
 
 
-class _Aborted(Exception):
-    """Raised in the pipeline's callback where nobody wants its pictures any more."""
-
-
 class GeneralRun:
     """One call of a pipeline for pictures that are equal but for their seeds; a rider of the turnstile.
 
-    All methods run on the GPU thread. `error` is what the call ended with, `images` its pictures: (rows, height, width, 3)
-    floats on [0, 1].
+    All methods run on the GPU thread. `images` are what the call ended with: (rows, height, width, 3) floats on [0, 1].
     """
 
     def __init__(self, loaded: Loaded, rows: Sequence[tuple[Drawing, int]]) -> None:
@@ -52,18 +45,23 @@ class GeneralRun:
         self.key: tuple[object, ...] = ("general", r.model, r.width, r.height)
         self.rows = len(rows)
         self.begun = False
-        self.over = False
         self.images: Any = None
-        self.error: Exception | None = None
         self.steps_taken = 0
-        self._go = threading.Semaphore(0)
-        self._back = threading.Semaphore(0)
-        self._aborted = False
-        self._thread: threading.Thread | None = None
+        self._baton = Baton(self._call, "gpu-pipeline")
         self._tap: PreviewTap | None = None
         self._latents: Any = None
         self._denoising_since: float | None = None
         self._share = 0.0
+
+    @property
+    def over(self) -> bool:
+        """Whether the call has ended."""
+        return self._baton.over
+
+    @property
+    def error(self) -> Exception | None:
+        """What the call ended with, where something went wrong."""
+        return self._baton.error
 
     @property
     def left(self) -> int:
@@ -99,8 +97,6 @@ class GeneralRun:
         # Pipelines set the timesteps after the prompt is encoded: from here on it is denoising.
         original = scheduler.set_timesteps
         scheduler.set_timesteps = functools.wraps(original)(functools.partial(self._set_timesteps, original))
-        self._thread = threading.Thread(target=self._call, name="gpu-pipeline", daemon=True)
-        self._thread.start()
 
     def advance(self) -> float:
         """Let the pipeline take its next step, or its last part; the seconds of it that were denoising.
@@ -109,20 +105,17 @@ class GeneralRun:
         """
         before = self.steps_taken
         started = time.perf_counter()
-        self._go.release()
-        self._back.acquire()
+        self._baton.advance()
         ended = time.perf_counter()
-        if self.over and self._thread is not None:
-            self._thread.join()
         if self.steps_taken == before or self._denoising_since is None:
             return 0.0
         return ended - max(started, self._denoising_since)
 
     def abort(self) -> None:
         """End the call within its current step; nothing is left of it but the pipeline as it was."""
-        self._aborted = True
-        while self.begun and not self.over:
-            self.advance()
+        self._baton.abort()
+        if self.begun:
+            self.loaded.pipe.scheduler = self.loaded.scheduler  # also where the call never began
 
     def tell(self) -> None:
         """Tell the requests' listeners how far it is."""
@@ -138,34 +131,22 @@ class GeneralRun:
             return None
         return self.loaded.previewer.draw(latents[row : row + 1], request.seed, request.width, request.height)
 
-    def _call(self) -> None:
-        self._go.acquire()
+    def _call(self, pause: Callable[[], None]) -> None:
         try:
-            self.images = self._draw()
-        except _Aborted:
-            pass
-        except Exception as error:
-            if is_out_of_memory(error):
-                self.error = OutOfMemory(str(error))  # its frames hold the tensors that are in the way
-            else:
-                self.error = error
+            self.images = self._draw(pause)
         finally:
-            self.over = True
             self._latents = self._tap = None
-            self._back.release()
 
-    def _draw(self) -> Any:
+    def _draw(self, pause: Callable[[], None]) -> Any:
         import torch
 
         pipe, spec = self.loaded.pipe, self.loaded.spec
         try:
-            if self._aborted:
-                raise _Aborted
             with torch.inference_mode():
                 options = self._spelled(call_options(pipe, spec, self.requests[0], self.rows))
                 options["generator"] = [torch.Generator("cpu").manual_seed(one.seed) for one in self.requests]
                 if self.by_steps:
-                    options["callback_on_step_end"] = self._after_step
+                    options["callback_on_step_end"] = functools.partial(self._after_step, pause)
                 return pipe(**options).images
         finally:
             # diffusers skips this when the callback raises, and then the next request finds half a model moved.
@@ -201,15 +182,14 @@ class GeneralRun:
         self._denoising_since = time.perf_counter()
         return original(*args, **kwargs)
 
-    def _after_step(self, pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+    def _after_step(
+        self, pause: Callable[[], None], pipe: Any, step: int, timestep: Any, values: dict[str, Any]
+    ) -> dict[str, Any]:
         """Called by the pipeline on the helper thread: hand the baton back, and wait for it."""
         self.steps_taken = step + 1
         self._latents = values.get("latents")
         self._share = min((step + 1) / max(int(getattr(pipe, "num_timesteps", 0) or 0), 1), 1.0)
-        self._back.release()
-        self._go.acquire()
-        if self._aborted:
-            raise _Aborted
+        pause()
         return values
 
 

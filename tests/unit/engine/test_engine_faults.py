@@ -13,7 +13,7 @@ from bot.catalogue.models import Catalogue
 from bot.engine.devices import Device, Pace, is_device_lost
 from bot.engine.diffusers_engine import DiffusersEngine
 from bot.engine.guard import CPU_TURN_LIMIT_S
-from bot.engine.lanes.lane import lane as lanes
+from bot.engine.lanes import lane as lanes
 from bot.engine.memory import residents
 from bot.errors import (
     DeviceLost,

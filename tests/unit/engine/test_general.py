@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bot.engine.diffusers_engine import DiffusersEngine
-from bot.engine.lanes.lane import lane_room
+from bot.engine.lanes import lane_room
 from bot.engine.lanes.timetables import NotLinear
 from bot.engine.memory import residents
 from bot.errors import (

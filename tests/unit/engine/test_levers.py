@@ -17,7 +17,8 @@ import torch
 from bot.config import LEVERS, read_settings
 from bot.engine.devices import Device
 from bot.engine.guard import CPU_TURN_LIMIT_S, turn_limit_s
-from bot.engine.lanes.lane import Formation, networks, without_waiting
+from bot.engine.lanes import networks
+from bot.engine.lanes.lane import Formation, without_waiting
 from bot.engine.lanes.levers import NAMES, ROW_SIZES, Levers, choose_levers, padded_rows
 from bot.engine.lanes.networks import Network, arrange, compiled_parts, levers_for
 from tests.unit.engine import tiny

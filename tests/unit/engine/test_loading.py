@@ -13,7 +13,7 @@ from bot.catalogue.models import parse_catalogue
 from bot.engine.devices import Device
 from bot.engine.diffusers_engine import DiffusersEngine
 from bot.engine.files.weights import ModelFiles
-from bot.engine.lanes.lane import previews
+from bot.engine.lanes import previews
 from bot.engine.lanes.previews import fit_map
 from bot.engine.memory import residents
 from bot.engine.memory.plans import Mode, Plan

@@ -12,7 +12,7 @@ import torch
 from bot.catalogue.models import Catalogue
 from bot.engine.diffusers_engine import DiffusersEngine
 from bot.engine.general import call_options
-from bot.engine.lanes.lane import previews
+from bot.engine.lanes import previews
 from bot.engine.lanes.previews import Previewer, PreviewTap
 from bot.engine.lanes.samplers import build_scheduler
 from tests.unit.engine.fakes import Notes, request

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from bot.catalogue.models import parse_catalogue
 from bot.engine.diffusers_engine import DiffusersEngine
 from bot.engine.files.weights import ModelFiles
-from bot.engine.loading.pipelines import quantizing
+from bot.engine.loading import quantizing
 from bot.engine.memory.host_copies import HostCopy, tensor_bytes
 from bot.engine.memory.placing import part_sizes
 from bot.errors import ConfigError, ModelError

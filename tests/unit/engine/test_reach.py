@@ -12,7 +12,7 @@ from bot.catalogue.models import parse_catalogue
 from bot.engine.base import Order
 from bot.engine.conditioning.reach import behind, behind_all, behind_chat
 from bot.engine.diffusers_engine import DiffusersEngine
-from bot.engine.lanes.lane import lane_room
+from bot.engine.lanes import lane_room
 from bot.engine.lanes.timetables import NotLinear
 from bot.engine.memory import residents
 from bot.errors import RequestError
