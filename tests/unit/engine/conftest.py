@@ -10,6 +10,7 @@ from bot.catalogue.models import Catalogue
 from bot.config import read_settings
 from bot.engine.diffusers_engine import DiffusersEngine
 from bot.engine.files.models import load_catalogue
+from bot.engine.fitting import Fitting
 from tests.unit.engine.fakes import ROOT, FakeHub, Notes, request
 
 
@@ -19,13 +20,21 @@ def catalogue() -> Catalogue:
 
 
 @pytest.fixture(scope="session")
-def engine(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DiffusersEngine]:
+def shared_engine(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DiffusersEngine]:
     cache: Path = tmp_path_factory.mktemp("hub")
     engine = DiffusersEngine(
         catalogue, models_root=ROOT, cache_dir=cache, device="cpu", dtype="auto", max_batch=4
     )  # fmt: skip
     yield engine
     engine.close()
+
+
+@pytest.fixture
+def engine(shared_engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch) -> DiffusersEngine:
+    """One engine for all, which knows nothing of how full its memory was in others' tests."""
+    for name in ("_fitting", "_fitting_decoded"):
+        monkeypatch.setattr(shared_engine, name, Fitting())
+    return shared_engine
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from bot.catalogue.models import parse_catalogue
 from bot.engine import drawings
 from bot.engine.base import Order
 from bot.engine.diffusers_engine import DiffusersEngine
-from bot.engine.fitting import Fitting
 from bot.errors import InvalidOutput, ModelError
 from bot.generation import Axis, GenerationRequest, InputPictures, RawPicture, Variant
 from tests.unit.engine.fakes import POCKET, Notes, request
@@ -55,7 +54,6 @@ def test_variants_of_steps_guidance_sampler_and_seed_are_each_drawn_as_alone(eng
 
 
 def test_list_shares_its_passes(engine: DiffusersEngine, rows: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_fitting", Fitting())  # other tests fill this engine's memory
     engine.generate(listed(*PROMPTS, "a hill"), Notes())
     assert max(rows) == 8  # four pictures, two rows each
 
