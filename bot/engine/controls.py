@@ -15,12 +15,12 @@ from bot.engine.canvas import Hint, floats, planes
 from bot.engine.devices import Device, is_out_of_memory
 from bot.engine.headers import read_header
 from bot.engine.shelf import Loaded
-from bot.engine.sources import NETWORK_WEIGHTS, weight_set
+from bot.engine.sources import weight_set
 from bot.engine.vetting import vet_part, vet_weights
 from bot.engine.weights import ModelFiles
 from bot.errors import EaselError, ModelError, OutOfMemory
 from bot.generation import GenerationRequest, RawPicture
-from bot.parts import control_of
+from bot.parts import NETWORK_WEIGHTS, control_of
 
 if TYPE_CHECKING:
     import torch

@@ -80,7 +80,7 @@ class ModelFiles:
             return False
         try:
             if isinstance(spec, PartSpec):
-                return part_source(spec, self._root).kind is not Kind.HUB or self._part(spec) is not None
+                return all(self._has_part(each) for each in (spec, *spec.beside))
             source = find_source(spec, self._root)
             if source.kind is Kind.HUB:
                 return self._downloaded(spec.source, spec.revision) is not None
@@ -132,7 +132,10 @@ class ModelFiles:
         """Find a part's download."""
         place = place_of(part)
         found = self._cached_file(place.repository, part.revision, place.name)
-        return None if found is None else whole_part(found)
+        return None if found is None else whole_part(part, found)
+
+    def _has_part(self, part: PartSpec) -> bool:
+        return part_source(part, self._root).kind is not Kind.HUB or self._part(part) is not None
 
     def _has_annotator(self, spec: AnnotatorSpec) -> bool:
         try:
@@ -175,7 +178,8 @@ class ModelFiles:
             return
         part = find_part(self._catalogue, model_id)
         if isinstance(part, PartSpec):
-            self._fetch_part(part, on_progress, stopped)
+            for each in (part, *part.beside):
+                self._fetch_part(each, on_progress, stopped)
             return
         spec = self._spec(model_id)
         source = find_source(spec, self._root)
