@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from diffusers import UNet2DConditionModel
 
-from bot.catalogue import Catalogue, parse_catalogue
+from bot.catalogue import Catalogue, parse_catalogue, with_variants
 from bot.engine.base import Order
 from bot.engine.diffusers_engine import DiffusersEngine
 from bot.engine.models import locate_parts
 from bot.engine.weights import ModelFiles
 from bot.errors import ModelError
 from bot.generation import FetchProgress, InputPictures, Variant
-from bot.parts import find_part, name_of, needs, parts_of
+from bot.parts import control_of, find_part, ip_adapter_of, name_of, needs, parts_of
 from tests.unit.engine.fakes import POCKET, ROOT, FakeHub, Notes, request
 from tests.unit.engine.ip_adapters import write_all
 from tests.unit.engine.orders import error_of
@@ -280,6 +280,16 @@ ip_adapter = "o/adapters/a.safetensors"
     found = find_part(catalogue, "a+inpainting")
     assert found is not None
     assert found.variant == "fp16"
+
+
+def test_parts_of_drafts_and_inpainting_weights_are_those_of_their_model(tmp_path: Path) -> None:
+    parts = 'ip_adapter = "o/n/a.safetensors"\ncontrols = { canny = "o/edges" }\ninpainting = "o/inpainting"'
+    for spec in with_variants(catalogue_of(parts, tmp_path)).models:
+        adapter, control = ip_adapter_of(spec), control_of(spec, "canny")
+        assert adapter is not None
+        assert control is not None
+        assert (adapter.id, control.id) == ("mine+reference", "mine+canny")
+        assert [each.id for each in adapter.beside] == ["mine+reference"]
 
 
 def test_needs_of_a_sheet_over_models_name_those_of_each(tmp_path: Path) -> None:
