@@ -11,12 +11,13 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from bot.catalogue import ModelSpec
-from bot.engine.devices import Device, is_out_of_memory
+from bot.engine.devices import Device
 from bot.engine.image_prompts import ImagePrompt, Seen
+from bot.engine.reading import reading
 from bot.engine.shelf import Loaded
 from bot.engine.vetting import vet_part, vet_weights
 from bot.engine.weights import ModelFiles
-from bot.errors import EaselError, ModelError, OutOfMemory
+from bot.errors import ModelError
 from bot.generation import RawPicture
 from bot.parts import ip_adapter_of
 
@@ -99,16 +100,8 @@ def load_ip_adapter(loaded: Loaded, device: Device, files: ModelFiles) -> None:
     weights, folder = files.locate_part(part), files.locate_part(encoder)
     vet_weights(spec, weights)
     vet_part(spec, folder)
-    try:
+    with reading(f"{part.name} cannot be loaded from {weights}"):
         adapter = _read(loaded, device, weights, folder)
-    except EaselError:
-        raise
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise OutOfMemory(str(error)) from error
-        log.exception("loading the IP-Adapter %s failed", weights)
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise ModelError(f"The IP-Adapter {weights} of {spec.name} cannot be loaded: {first}") from error
     loaded.ip_adapter = adapter
     loaded.size_bytes += adapter.size_bytes
     log.info("loaded the IP-Adapter of %s, which rests on %s", spec.id, adapter.rests_on)
