@@ -10,6 +10,7 @@ from enum import Enum
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
+from bot.annotators import AnnotatorSpec
 from bot.catalogue import ModelSpec
 from bot.entries import Entry
 from bot.errors import ModelError
@@ -49,7 +50,7 @@ class Source:
     path: Path | None
 
 
-def find_source(spec: ModelSpec, models_root: Path) -> Source:
+def find_source(spec: ModelSpec | AnnotatorSpec, models_root: Path) -> Source:
     """Tell what `spec.source` is; relative paths count from `models_root`.
 
     "owner/name" is a folder where one is there, else a Hub id. Raises ModelError for pickled weights, unread.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bot.annotators import AnnotatorSpec
 from bot.catalogue import UPSCALER_PREFIX, Catalogue, ModelSpec
-from bot.engine.annotator_files import SETTINGS, annotator_source, check_folder, is_whole, wanted_annotator_files
+from bot.engine.annotator_files import SETTINGS, check_folder, is_whole, wanted_annotator_files
 from bot.engine.checksums import Checksums
 from bot.engine.downloads import HUB, Download, Wanted, explain
 from bot.engine.part_files import check_part, part_source, place_of, wanted_part, whole_part
@@ -32,6 +32,7 @@ from bot.engine.sources import (
     wanted_files,
     wanted_settings,
 )
+from bot.entries import Entry
 from bot.errors import GenerationCancelled, ModelError
 from bot.generation import FetchProgress
 from bot.parts import PartSpec, find_part
@@ -104,13 +105,11 @@ class ModelFiles:
         spec = self._catalogue.annotator(annotator_id)
         if spec is None:
             raise ModelError(f"The annotator {annotator_id!r} is not in the catalogue any more; choose another one.")
-        source = annotator_source(spec, self._root)
+        source = find_source(spec, self._root)
         if source.kind is Kind.HUB:
             folder = self._cached(spec.source, spec.revision, SETTINGS)
             if folder is None or not is_whole(folder):
-                raise ModelError(
-                    f"{spec.name} has not been downloaded yet; run `python -m bot models fetch {spec.id}` where there is a network."
-                )
+                raise _not_here(spec)
         else:
             folder = check_folder(spec, source)
         self._checksums.verify(spec.name, {folder / name: digest for name, digest in spec.sha256.items()})
@@ -123,9 +122,7 @@ class ModelFiles:
             return check_part(part, source)
         folder = self._part(part)
         if folder is None:
-            raise ModelError(
-                f"{part.name} has not been downloaded yet; run `python -m bot models fetch {part.id}` where there is a network."
-            )
+            raise _not_here(part)
         return folder
 
     def _part(self, part: PartSpec) -> Path | None:
@@ -139,7 +136,7 @@ class ModelFiles:
 
     def _has_annotator(self, spec: AnnotatorSpec) -> bool:
         try:
-            if annotator_source(spec, self._root).kind is not Kind.HUB:
+            if find_source(spec, self._root).kind is not Kind.HUB:
                 return True
         except ModelError:
             return True
@@ -151,9 +148,7 @@ class ModelFiles:
         if source.kind is Kind.HUB:
             folder = self._downloaded(spec.source, spec.revision)
             if folder is None:
-                raise ModelError(
-                    f"{spec.name} has not been downloaded yet; run `python -m bot models fetch {spec.id}` first."
-                )
+                raise _not_here(spec)
             return folder, None
         check_local(spec, source)
         assert source.path is not None
@@ -212,7 +207,7 @@ class ModelFiles:
     def _fetch_annotator(
         self, spec: AnnotatorSpec, on_progress: Callable[[FetchProgress], None], stopped: Callable[[], bool]
     ) -> None:
-        source = annotator_source(spec, self._root)
+        source = find_source(spec, self._root)
         if source.kind is not Kind.HUB:
             check_folder(spec, source)
         elif not self.is_local(spec.id):
@@ -284,6 +279,12 @@ class ModelFiles:
                 f"not {spec.family!r}; use the model's diffusers folder."
             )
         return self._cached(CONFIG_REPOSITORIES[spec.family], None)
+
+
+def _not_here(entry: Entry) -> ModelError:
+    return ModelError(
+        f"{entry.name} has not been downloaded yet; run `python -m bot models fetch {entry.id}` where there is a network."
+    )
 
 
 def _is_file(source: Source) -> bool:
