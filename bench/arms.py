@@ -12,7 +12,7 @@ import torch
 
 from bot.engine.base import Order
 from bot.engine.diffusers_engine import DiffusersEngine
-from bot.engine.samplers import build_scheduler
+from bot.engine.lanes.samplers import build_scheduler
 from bot.generation import FetchProgress, GenerationRequest, Progress
 
 Arm = Callable[[Sequence[GenerationRequest]], None]

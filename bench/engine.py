@@ -88,7 +88,7 @@ class Bench:
         from bench.arms import Arms, Silent
         from bench.lever_arms import LeverArms
         from bot.engine.devices import choose_device
-        from bot.engine.levers import Levers
+        from bot.engine.lanes.levers import Levers
 
         requests = [self._request(case, number) for number in range(REQUESTS)]
         self.engine.generate(replace(requests[0], num_inference_steps=1), Silent())
@@ -211,9 +211,9 @@ class Bench:
 
     def _make_engine(self, folder: Path) -> Any:
         from bench.random_models import make_pipeline, write_index
-        from bot.catalogue import parse_catalogue
-        from bot.engine import residents
+        from bot.catalogue.models import parse_catalogue
         from bot.engine.diffusers_engine import DiffusersEngine
+        from bot.engine.memory import residents
 
         built_in = (ROOT / "models" / "pocket").as_posix()
         text = "".join(ENTRY.format(id=name, source=built_in, family="sd15", px=64) for name in ("pocket", "pocket-2"))

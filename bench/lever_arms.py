@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bot.engine.devices import Device
-from bot.engine.levers import AUTO, NONE, Levers
-from bot.engine.networks import Network, arrange, levers_for
-from bot.engine.residents import Loaded
+from bot.engine.lanes.levers import AUTO, NONE, Levers
+from bot.engine.lanes.networks import Network, arrange, levers_for
+from bot.engine.memory.residents import Loaded
 
 ON_A_CPU = (NONE, "fused")
 ON_CUDA = (NONE, "fused", "cudnn", "graphs", "compile", "compile,graphs")

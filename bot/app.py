@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from bot import __version__
-from bot.catalogue import Catalogue
+from bot.catalogue.models import Catalogue
 from bot.config import Settings
 from bot.errors import ConfigError, DiscordUnreachable, EaselError
 from bot.exits import EXIT_BAD_TOKEN, EXIT_DATABASE, EXIT_DEVICE_LOST, EXIT_GATEWAY_REFUSED, EXIT_OK
@@ -89,7 +89,14 @@ def start_machine(settings: Settings) -> Machine:
     Raises ConfigError.
     """
     from bot.engine.diffusers_engine import DiffusersEngine
-    from bot.engine.models import compiled_dir, hub_cache, load_catalogue, load_wildcards, model_files, models_root
+    from bot.engine.files.models import (
+        compiled_dir,
+        hub_cache,
+        load_catalogue,
+        load_wildcards,
+        model_files,
+        models_root,
+    )
     from bot.files.marker import load_marker
     from bot.scheduling.gpu_thread import GpuThread
 
@@ -178,7 +185,7 @@ def _service(
     machine: Machine, *, store: JobStore | None, classifier: Classifier | None, patience: Patience,
     clock: Callable[[], datetime], adult: AdultPolicy, why_not: WhyNot,
 ) -> GenerationService:  # fmt: skip
-    from bot.engine.addons import lora_hashes
+    from bot.engine.files.addons import lora_hashes
     from bot.files.archive import Archive
     from bot.limits import PIXEL_STEPS
     from bot.moderation import Moderator

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bot import __version__
-from bot.catalogue import ASPECTS, Catalogue, ModelSpec
+from bot.catalogue.controls import CONTROL_TYPES
+from bot.catalogue.entries import Entry
+from bot.catalogue.models import ASPECTS, Catalogue, ModelSpec
+from bot.catalogue.parts import parts_of
 from bot.cli_pictures import PICTURE_COMMANDS, add_picture_commands
 from bot.config import Settings, open_to_others, read_environment
-from bot.controls import CONTROL_TYPES
-from bot.entries import Entry
 from bot.errors import EaselError, RequestError
 from bot.exits import EXIT_FAILED, exit_code
 from bot.generation import (
@@ -26,7 +27,6 @@ from bot.generation import (
     InputRef,
 )
 from bot.logs import know_secrets, redact
-from bot.parts import parts_of
 from bot.prompts.grids import AXES, read_axis
 from bot.shell import check_output, draw_to_files, log_as_set, make_folder, quiet
 
@@ -295,7 +295,7 @@ def _verify(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _models(settings: Settings, options: argparse.Namespace) -> int:
-    from bot.engine.models import load_catalogue, model_files
+    from bot.engine.files.models import load_catalogue, model_files
 
     quiet(settings)
     catalogue = load_catalogue(settings)

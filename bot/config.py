@@ -66,7 +66,7 @@ def _hosts(value: str) -> tuple[str, ...]:
 
 
 LEVERS = ("channels_last", "fused", "cudnn", "compile", "graphs")
-"""What makes a denoiser faster: `bot/engine/levers.py` says what each does."""
+"""What makes a denoiser faster: `bot/engine/lanes/levers.py` says what each does."""
 
 
 def _levers(value: str) -> str:

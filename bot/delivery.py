@@ -19,10 +19,10 @@ from datetime import datetime
 import discord
 from discord import ui
 
+from bot.catalogue.parts import name_of
 from bot.errors import EaselError, JobNotFound, StorageError
 from bot.generation import Job, JobStatus, PictureFile, Post, PostedTo
 from bot.moderation import ADULT_BY_DEFAULT, AdultPolicy
-from bot.parts import name_of
 from bot.posting import Poster
 from bot.scheduling.events import Cancelled, Drawing, Failed, Fetching, JobEvent, Queued, QueueMoved, Rendered
 from bot.scheduling.patience import Patience

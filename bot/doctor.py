@@ -155,7 +155,7 @@ def _holds(held: int, name: str) -> bool:
 def check_device(settings: Settings) -> Iterator[Finding]:
     """Start the engine as the bot would, without loading a model."""
     from bot.engine.diffusers_engine import DiffusersEngine
-    from bot.engine.models import hub_cache, load_catalogue, models_root
+    from bot.engine.files.models import hub_cache, load_catalogue, models_root
 
     engine = DiffusersEngine(
         load_catalogue(settings), models_root=models_root(settings), cache_dir=hub_cache(settings),
@@ -209,9 +209,9 @@ def check_certificate(settings: Settings) -> Iterator[Finding]:
 
 def check_models(settings: Settings) -> Iterator[Finding]:
     """Say of each model whether it is here, what it lacks besides, and which upscalers and annotators there are."""
-    from bot.engine.annotator_files import annotators_here
-    from bot.engine.models import load_catalogue, missing_parts, model_files, upscalers_dir
-    from bot.engine.upscalers import refused
+    from bot.engine.files.annotator_files import annotators_here
+    from bot.engine.files.models import load_catalogue, missing_parts, model_files, upscalers_dir
+    from bot.engine.upscaling.upscalers import refused
 
     catalogue = load_catalogue(settings)
     weights = model_files(catalogue, settings)
@@ -240,9 +240,9 @@ def check_models(settings: Settings) -> Iterator[Finding]:
 
 def check_addons(settings: Settings) -> Iterator[Finding]:
     """Say which LoRAs and embeddings were found, and of each file that is left out, checkpoints too, why."""
-    from bot.engine.addons import EMBEDDINGS, LORAS, find_addons
-    from bot.engine.checkpoints import find_checkpoints
-    from bot.engine.models import load_catalogue
+    from bot.engine.files.addons import EMBEDDINGS, LORAS, find_addons
+    from bot.engine.files.checkpoints import find_checkpoints
+    from bot.engine.files.models import load_catalogue
 
     catalogue = load_catalogue(settings)
     for sentence in find_checkpoints(catalogue, settings.data_dir).left_out:
@@ -259,10 +259,10 @@ def check_addons(settings: Settings) -> Iterator[Finding]:
 def check_memory(settings: Settings) -> Iterator[Finding]:
     """Say of each model how it lies on this card, and how it would on others."""
     from bot.engine.devices import choose_device, free_bytes
-    from bot.engine.main_memory import main_memory_bytes
-    from bot.engine.models import load_catalogue, model_files
-    from bot.engine.outlook import WORDS, outlooks
-    from bot.engine.plans import Mode
+    from bot.engine.files.models import load_catalogue, model_files
+    from bot.engine.memory.main_memory import main_memory_bytes
+    from bot.engine.memory.outlook import WORDS, outlooks
+    from bot.engine.memory.plans import Mode
 
     catalogue = load_catalogue(settings)
     device, ram = choose_device(settings.device, settings.dtype), main_memory_bytes()

@@ -21,11 +21,12 @@ from typing import Any
 from PIL import Image
 
 from bot import __version__, provenance
-from bot.catalogue import Catalogue
+from bot.catalogue.models import Catalogue
+from bot.catalogue.parts import needs
 from bot.config import Settings, read_environment
-from bot.engine.addons import lora_hashes
 from bot.engine.base import DirectEngine, Listener, Weights
-from bot.engine.models import compiled_dir, hub_cache, load_catalogue, load_wildcards, model_files, models_root
+from bot.engine.files.addons import lora_hashes
+from bot.engine.files.models import compiled_dir, hub_cache, load_catalogue, load_wildcards, model_files, models_root
 from bot.errors import RequestError
 from bot.files.archive import INPUT_SIDE_PX
 from bot.files.decode import decode
@@ -44,7 +45,6 @@ from bot.generation import (
 )
 from bot.limits import MAX_PROMPT_CHARS, checked_text, resolve, told_by
 from bot.moderation import Moderator
-from bot.parts import needs
 from bot.picture import to_image
 from bot.prompts.again import as_told, options_from, options_told, overridden
 from bot.prompts.describing import SIDE_PX, Description, choose_captioner

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 
-from bot.catalogue import ASPECTS, Catalogue, ModelSpec
+from bot.catalogue.models import ASPECTS, Catalogue, ModelSpec
 from bot.errors import LimitReached, RequestError
 from bot.generation import DRAFT, QUALITIES, STANDARD, GenerationOptions, GenerationRequest, Variant
 from bot.prompts.addons import read_option, resolve_loras, resolve_words, take_tags

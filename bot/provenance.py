@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 from xml.sax.saxutils import escape, quoteattr
 
-from bot.addons import MAX_LORAS
+from bot.catalogue.addons import MAX_LORAS
 from bot.generation import STANDARD, Axis, GenerationRequest, Variant
 from bot.prompts import addons, readers
 from bot.prompts.grids import LORA_WEIGHT, grid_words

@@ -10,7 +10,7 @@ from discord.app_commands import Choice, Range
 from discord.ext import commands
 
 from bot import limits
-from bot.catalogue import ASPECTS
+from bot.catalogue.models import ASPECTS
 from bot.generation import QUALITIES, GenerationOptions
 from bot.ui.buttons import check_may_draw
 from bot.ui.choices import models_matching, samplers_matching

@@ -10,7 +10,7 @@ from discord.app_commands import Choice, Range
 from discord.ext import commands
 
 from bot import limits
-from bot.catalogue import ASPECTS
+from bot.catalogue.models import ASPECTS
 from bot.generation import GenerationOptions
 from bot.prompts.addons import offered
 from bot.prompts.grids import read_axis

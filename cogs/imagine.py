@@ -10,8 +10,8 @@ from discord.app_commands import Choice, Range
 from discord.ext import commands
 
 from bot import limits
-from bot.catalogue import ASPECTS
-from bot.controls import CONTROL_TYPES
+from bot.catalogue.controls import CONTROL_TYPES
+from bot.catalogue.models import ASPECTS
 from bot.errors import AttachmentRefused
 from bot.generation import QUALITIES, GenerationOptions
 from bot.prompts.addons import offered

@@ -9,8 +9,8 @@ import discord
 from discord import app_commands, ui
 from discord.ext import commands
 
-from bot.addons import AddOn
-from bot.catalogue import ModelSpec
+from bot.catalogue.addons import AddOn
+from bot.catalogue.models import ModelSpec
 from bot.prompts.addons import offered
 from bot.prompts.text import inert
 from bot.ui.house import House

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bot.engine.main_memory import main_memory_bytes
+from bot.engine.memory.main_memory import main_memory_bytes
 from bot.errors import GenerationError
 
 if TYPE_CHECKING:

@@ -16,27 +16,27 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bot.catalogue import Catalogue, with_variants
-from bot.engine.annotators import Annotators
+from bot.catalogue.models import Catalogue, with_variants
 from bot.engine.base import NO_INPUTS, EngineInfo, Listener, Order, Question, Work, carry_out
-from bot.engine.captions import CaptionRoom, CaptionRun
 from bot.engine.devices import Device, Pace, choose_device, keep_memory, memory_numbers, quiet_libraries, spin_briefly
 from bot.engine.drawings import Drawing, drawing_of, owners
 from bot.engine.extras import lacking, loras_of, words_of
+from bot.engine.files.weights import ModelFiles
 from bot.engine.fitting import Fitting
 from bot.engine.general import GeneralRoom, GeneralRun
 from bot.engine.guard import LOAD_LIMIT_S, Guard, turn_limit_s
-from bot.engine.lane_room import LaneRoom
-from bot.engine.lanes import Lane
-from bot.engine.levers import AUTO
+from bot.engine.lanes.lane import Lane
+from bot.engine.lanes.lane_room import LaneRoom
+from bot.engine.lanes.levers import AUTO
+from bot.engine.lanes.networks import keep_compiled_in
+from bot.engine.lanes.timetables import NotLinear
+from bot.engine.looking.annotators import Annotators
+from bot.engine.looking.captions import CaptionRoom, CaptionRun
+from bot.engine.looking.seen_maps import MapRoom, Step
+from bot.engine.memory.residents import Loaded, Residents
 from bot.engine.metrics import Meter, Metrics
-from bot.engine.networks import keep_compiled_in
-from bot.engine.residents import Loaded, Residents
-from bot.engine.seen_maps import MapRoom, Step
-from bot.engine.timetables import NotLinear
 from bot.engine.turnstile import Turnstile
-from bot.engine.upscale_room import UpscaleRoom, UpscaleRun
-from bot.engine.weights import ModelFiles
+from bot.engine.upscaling.upscale_room import UpscaleRoom, UpscaleRun
 from bot.errors import EaselError, GenerationCancelled, InvalidOutput, OutOfMemory, RequestError
 from bot.generation import FetchProgress, GenerationRequest, GenerationResult, InputPictures, RawPicture
 from bot.prompts.upscaling import redraws

@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bot.catalogue import DRAFT_SUFFIX, INPAINTING_SUFFIX, Catalogue, ModelSpec
+from bot.catalogue.models import DRAFT_SUFFIX, INPAINTING_SUFFIX, Catalogue, ModelSpec
 from bot.engine.base import Order
-from bot.engine.canvas import Canvas
-from bot.engine.image_prompts import ImagePrompt
-from bot.engine.lanes import Lane
-from bot.engine.mosaic import Tiles
+from bot.engine.conditioning.image_prompts import ImagePrompt
+from bot.engine.lanes.canvas import Canvas
+from bot.engine.lanes.lane import Lane
+from bot.engine.upscaling.mosaic import Tiles
 from bot.errors import InvalidOutput, ModelError, OutOfMemory, RequestError
 from bot.generation import DRAFT, GenerationRequest, GenerationResult, Progress, RawPicture
 from bot.prompts.text import quoted

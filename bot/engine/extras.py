@@ -6,17 +6,17 @@ import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bot.addons import AddOn
-from bot.catalogue import Catalogue
-from bot.controls import kind_of
-from bot.engine.adapters import Weighted, load_adapter
-from bot.engine.addons import path_of
-from bot.engine.controls import load_control
+from bot.catalogue.addons import AddOn
+from bot.catalogue.controls import kind_of
+from bot.catalogue.models import Catalogue
+from bot.engine.conditioning.adapters import Weighted, load_adapter
+from bot.engine.conditioning.controls import load_control
+from bot.engine.conditioning.embeddings import load_embedding
+from bot.engine.conditioning.ip_adapters import load_ip_adapter
 from bot.engine.devices import Device
-from bot.engine.embeddings import load_embedding
-from bot.engine.ip_adapters import load_ip_adapter
-from bot.engine.shelf import Loaded
-from bot.engine.weights import ModelFiles
+from bot.engine.files.addons import path_of
+from bot.engine.files.weights import ModelFiles
+from bot.engine.memory.shelf import Loaded
 from bot.generation import GenerationRequest
 from bot.prompts.addons import named_in
 

@@ -14,14 +14,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bot.catalogue import ModelSpec
+from bot.catalogue.models import ModelSpec
+from bot.engine.conditioning.reach import behind_all
 from bot.engine.devices import is_out_of_memory
 from bot.engine.drawings import Drawing
 from bot.engine.fitting import Fitting
-from bot.engine.previews import PreviewTap
-from bot.engine.reach import behind_all
-from bot.engine.residents import Loaded
-from bot.engine.samplers import build_scheduler
+from bot.engine.lanes.previews import PreviewTap
+from bot.engine.lanes.samplers import build_scheduler
+from bot.engine.memory.residents import Loaded
 from bot.errors import OutOfMemory, RequestError
 from bot.generation import GenerationRequest, RawPicture
 from bot.prompts.weights import asks_for_weights

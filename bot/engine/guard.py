@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from bot.annotators import AnnotatorSpec
-from bot.catalogue import ModelSpec
+from bot.catalogue.annotators import AnnotatorSpec
+from bot.catalogue.models import ModelSpec
 from bot.engine.base import Errand, Work
 from bot.engine.devices import Device, free_memory, is_device_lost, is_out_of_memory
+from bot.engine.memory.residents import Loaded
 from bot.engine.metrics import Meter
-from bot.engine.residents import Loaded
 from bot.errors import DeviceLost, OutOfMemory
 
 LOAD_LIMIT_S = 1800.0

@@ -7,8 +7,8 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from bot.annotators import MAP_MAKERS
-from bot.controls import READY_MADE
+from bot.catalogue.annotators import MAP_MAKERS
+from bot.catalogue.controls import READY_MADE
 from bot.errors import RequestError
 
 WEAK, STRONG = 100, 200
@@ -18,7 +18,7 @@ WEAK, STRONG = 100, 200
 def control_map(picture: Image.Image, control_type: str) -> Image.Image:
     """Make the map of a kind from a picture (RGB), of the same size; "raw …" is one already.
 
-    What takes an annotator to make stays the picture: the engine makes the map when it draws (`bot/engine/seen_maps.py`). Raises RequestError
+    What takes an annotator to make stays the picture: the engine makes the map when it draws (`bot/engine/looking/seen_maps.py`). Raises RequestError
     for what is no control type.
     """
     if control_type.startswith(READY_MADE) or control_type in MAP_MAKERS:

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from bot.catalogue.references import REFERENCE_PX
 from bot.errors import RequestError, StorageError
 from bot.files.control_maps import control_map
 from bot.files.marker import write_atomically
 from bot.generation import GenerationRequest, InputPictures, InputRef, RawPicture
 from bot.prompts.pictures import expanded_size, expansion
-from bot.references import REFERENCE_PX
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
-from bot.addons import DRAWN, FAMILIES, MAX_LORAS, MAX_WEIGHT, AddOn, fits
-from bot.catalogue import Catalogue, ModelSpec
+from bot.catalogue.addons import DRAWN, FAMILIES, MAX_LORAS, MAX_WEIGHT, AddOn, fits
+from bot.catalogue.models import Catalogue, ModelSpec
 from bot.errors import RequestError
 from bot.prompts.text import quoted
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
-from bot.catalogue import Catalogue
+from bot.catalogue.models import Catalogue
 from bot.errors import RequestError
 from bot.generation import GenerationOptions, GenerationRequest, InputRef
 from bot.prompts.addons import spelled, tags

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bot.annotators import CAPTION, AnnotatorSpec
-from bot.catalogue import Catalogue
+from bot.catalogue.annotators import CAPTION, AnnotatorSpec
+from bot.catalogue.models import Catalogue
 from bot.errors import ModelError, RequestError
 from bot.prompts.readers import PictureInfo
 from bot.prompts.text import quoted

@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bot.annotators import AnnotatorSpec, map_makers
-from bot.catalogue import TILED, VARIED, ModelSpec
-from bot.controls import CONTROL_TYPES, READY_MADE, kind_of
+from bot.catalogue.annotators import AnnotatorSpec, map_makers
+from bot.catalogue.controls import CONTROL_TYPES, READY_MADE, kind_of
+from bot.catalogue.models import TILED, VARIED, ModelSpec
+from bot.catalogue.references import IpAdapterSpec
 from bot.errors import RequestError
 from bot.generation import DRAFT, GenerationOptions, InputRef
-from bot.references import IpAdapterSpec
 
 STRENGTH = 0.6
 MASKED_STRENGTH = 1.0

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from itertools import product
 
-from bot.catalogue import SIZE_MULTIPLE
+from bot.catalogue.models import SIZE_MULTIPLE
 
 FEWEST, MOST = 12, 25
 """How many squares a grid has; a select menu holds 25."""

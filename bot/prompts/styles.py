@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
-from bot.catalogue import Style
+from bot.catalogue.models import Style
 from bot.errors import ConfigError, RequestError
 
 SHIPPED = Path(__file__).with_name("styles.toml")

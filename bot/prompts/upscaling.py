@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bot.catalogue import Catalogue, ModelSpec
+from bot.catalogue.models import Catalogue, ModelSpec
 from bot.errors import RequestError
 from bot.generation import DETAIL, PLAIN, UPSCALE_MODES, GenerationRequest, InputRef, UpscaleOptions
 from bot.prompts.text import is_blank

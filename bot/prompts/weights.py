@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from bot.catalogue import WEIGHED, ModelSpec
+from bot.catalogue.models import WEIGHED, ModelSpec
 from bot.errors import RequestError
 
 STRONGER, WEAKER = 1.1, 0.9

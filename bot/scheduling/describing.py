@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from bot.catalogue import Catalogue
+from bot.catalogue.models import Catalogue
 from bot.engine.base import Question, Weights
 from bot.errors import GenerationError, LimitReached, ModelError, ModerationRefused
 from bot.files.archive import Archive

@@ -12,7 +12,8 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from bot import limits
-from bot.catalogue import Catalogue
+from bot.catalogue.models import Catalogue
+from bot.catalogue.parts import needs
 from bot.engine.base import Weights
 from bot.engine.metrics import Metrics
 from bot.errors import (
@@ -40,7 +41,6 @@ from bot.generation import (
     UpscaleOptions,
 )
 from bot.moderation import ADULT_BY_DEFAULT, AdultPolicy, Moderator
-from bot.parts import needs
 from bot.prompts.choices import NO_WILDCARDS, Wildcards
 from bot.prompts.upscaling import resolve_upscale
 from bot.provenance import PictureInfo

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from discord.app_commands import Choice
 
-from bot.addons import AddOn
-from bot.catalogue import Catalogue
+from bot.catalogue.addons import AddOn
+from bot.catalogue.models import Catalogue
 from bot.prompts.addons import nearest
 from bot.prompts.grids import AXES, MODEL, NO_STYLE
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 import discord
 from discord import ui
 
-from bot.catalogue import Catalogue
+from bot.catalogue.models import Catalogue
 from bot.errors import RequestError
 from bot.generation import GenerationOptions
 from bot.limits import told_by

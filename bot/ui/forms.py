@@ -11,7 +11,7 @@ from typing import Any, cast
 import discord
 from discord import ui
 
-from bot.catalogue import ASPECTS, Catalogue
+from bot.catalogue.models import ASPECTS, Catalogue
 from bot.errors import RequestError
 from bot.generation import STANDARD, GenerationOptions, GenerationRequest, InputRef, Job
 from bot.limits import MAX_NEGATIVE_CHARS, MAX_PROMPT_CHARS

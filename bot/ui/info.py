@@ -9,7 +9,7 @@ import discord
 from discord import ui
 
 from bot import provenance
-from bot.catalogue import Catalogue
+from bot.catalogue.models import Catalogue
 from bot.generation import STANDARD, GenerationRequest, Job
 from bot.prompts.grids import compared
 from bot.prompts.text import inert

@@ -8,7 +8,7 @@ from typing import Any, Self
 import discord
 from discord import ui
 
-from bot.catalogue import Catalogue
+from bot.catalogue.models import Catalogue
 from bot.errors import JobNotFound, NotPermitted, RequestError
 from bot.generation import GenerationOptions, Job
 from bot.prompts.readers import PictureInfo

@@ -14,7 +14,7 @@ from typing import Any, Self
 import discord
 from discord import ui
 
-from bot.catalogue import Catalogue
+from bot.catalogue.models import Catalogue
 from bot.errors import RequestError
 from bot.generation import STANDARD, GenerationOptions, GenerationRequest, InputRef, Job, PictureFile
 from bot.prompts.again import options_of

@@ -9,7 +9,7 @@ from typing import Any
 import discord
 from discord import ui
 
-from bot.catalogue import VARIED, Catalogue
+from bot.catalogue.models import VARIED, Catalogue
 from bot.errors import JobNotFound
 from bot.generation import InputRef, Job, PictureFile
 from bot.prompts.again import options_of

@@ -14,8 +14,8 @@ from bot.app import Machine, utc_now
 from bot.config import Settings
 from bot.engine import guard
 from bot.engine.diffusers_engine import DiffusersEngine
-from bot.engine.lanes import Lane
-from bot.engine.models import hub_cache, load_catalogue, model_files, models_root
+from bot.engine.files.models import hub_cache, load_catalogue, model_files, models_root
+from bot.engine.lanes.lane import Lane
 from bot.files.marker import load_marker
 from bot.scheduling.gpu_thread import GpuThread
 

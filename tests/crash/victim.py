@@ -16,7 +16,7 @@ from typing import Any
 
 from bot import __version__, app
 from bot.config import Settings, read_environment
-from bot.engine.models import load_catalogue, model_files
+from bot.engine.files.models import load_catalogue, model_files
 from bot.errors import EaselError
 from bot.exits import exit_code, leave
 from bot.files.marker import load_marker

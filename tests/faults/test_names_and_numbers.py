@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from bot.catalogue import parse_catalogue
-from bot.engine.sources import index_components, wanted_files
-from bot.engine.weights import ModelFiles
+from bot.catalogue.models import parse_catalogue
+from bot.engine.files.sources import index_components, wanted_files
+from bot.engine.files.weights import ModelFiles
 from bot.errors import ConfigError, EaselError, ModelError, RequestError, StorageError
 from bot.files.archive import Archive
 from bot.generation import GenerationOptions

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from bot.catalogue import Catalogue, ModelSpec, parse_catalogue
-from bot.engine import checksums, headers
-from bot.engine.headers import read_header
-from bot.engine.sources import find_source, index_components
-from bot.engine.vetting import vet
-from bot.engine.weights import ModelFiles
+from bot.catalogue.models import Catalogue, ModelSpec, parse_catalogue
+from bot.engine.files import checksums, headers
+from bot.engine.files.headers import read_header
+from bot.engine.files.sources import find_source, index_components
+from bot.engine.files.vetting import vet
+from bot.engine.files.weights import ModelFiles
 from bot.errors import ModelError
 
 POCKET = Path(__file__).resolve().parents[2] / "models" / "pocket"
@@ -247,7 +247,7 @@ def test_fault_42_settings_beside_a_single_file_that_name_code_refused(spec: Mod
 @pytest.mark.fault(42)
 def test_fault_42_folder_is_looked_through_before_it_is_loaded(spec: ModelSpec, tmp_path: Path) -> None:
     from bot.engine.devices import Device
-    from bot.engine.loading import load_pipeline
+    from bot.engine.loading.pipelines import load_pipeline
 
     path = tmp_path / "mine.safetensors"
     path.write_bytes(pickled(tmp_path / "ran"))

@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bot import limits
-from bot.catalogue import ASPECTS, parse_catalogue
+from bot.catalogue.models import ASPECTS, parse_catalogue
 from bot.cli import build_parser
 from bot.errors import EaselError, RequestError
 from bot.generation import GenerationOptions, GenerationRequest, JobStatus

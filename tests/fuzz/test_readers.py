@@ -19,11 +19,11 @@ from PIL import Image, PngImagePlugin
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from bot.catalogue import parse_catalogue
-from bot.engine import headers
-from bot.engine.headers import read_header
-from bot.engine.sources import index_components, wanted_files
-from bot.engine.vetting import vet
+from bot.catalogue.models import parse_catalogue
+from bot.engine.files import headers
+from bot.engine.files.headers import read_header
+from bot.engine.files.sources import index_components, wanted_files
+from bot.engine.files.vetting import vet
 from bot.errors import AttachmentRefused, ConfigError, ModelError
 from bot.files import decode, decode_worker
 from bot.provenance import facts, parse_easel, read_info

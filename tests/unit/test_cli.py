@@ -18,8 +18,8 @@ from bot import cli, library
 from bot.cli import build_parser, main
 from bot.config import read_environment, read_settings
 from bot.engine.diffusers_engine import DiffusersEngine
-from bot.engine.models import load_catalogue
-from bot.engine.weights import ModelFiles
+from bot.engine.files.models import load_catalogue
+from bot.engine.files.weights import ModelFiles
 from bot.errors import ModelError, ModerationRefused, OutOfMemory, RequestError
 from bot.files.certificate import known_identities
 from bot.generation import FetchProgress, GenerationOptions, GenerationRequest, GenerationResult, RawPicture

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from bot import provenance
 from bot.config import read_settings
 from bot.engine.diffusers_engine import DiffusersEngine
-from bot.engine.models import load_catalogue
+from bot.engine.files.models import load_catalogue
 from bot.errors import AttachmentRefused, ModerationRefused, RequestError
 from bot.generation import GenerationOptions, GenerationRequest
 from bot.library import Studio

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bot.engine.timetables import Walk
+from bot.engine.lanes.timetables import Walk
 from bot.generation import GenerationRequest
 
 if TYPE_CHECKING:

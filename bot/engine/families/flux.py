@@ -6,8 +6,8 @@ import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from bot.engine.conditioning.weighting import TextEncoder
 from bot.engine.families.base import Conditioning, Family, Words, decode_with, flow_first_step, shift, timesteps_by
-from bot.engine.weighting import TextEncoder
 from bot.generation import GenerationRequest
 from bot.prompts.weights import read_weights
 

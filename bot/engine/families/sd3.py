@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
+from bot.engine.conditioning.weighting import TextEncoder, side_by_side
 from bot.engine.families.base import Conditioning, Family, Words, decode_with, flow_first_step, shift, timesteps_by
-from bot.engine.weighting import TextEncoder, side_by_side
 from bot.generation import GenerationRequest
 from bot.prompts.weights import Weighted, read_weights
 

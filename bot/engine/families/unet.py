@@ -7,8 +7,8 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from bot.engine.conditioning.weighting import TextEncoder, side_by_side
 from bot.engine.families.base import CONTROL, INPAINTING, Conditioning, Family, Words, decode_with, timesteps_by
-from bot.engine.weighting import TextEncoder, side_by_side
 from bot.generation import GenerationRequest
 from bot.prompts.weights import read_weights
 

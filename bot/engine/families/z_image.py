@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from bot.engine.conditioning.reach import behind_chat
 from bot.engine.families.base import Conditioning, Family, Words, decode_with, draw_noise, shift, timesteps_by
-from bot.engine.reach import behind_chat
 from bot.generation import GenerationRequest
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from bot.catalogue import Catalogue
+from bot.catalogue.models import Catalogue
 from bot.config import read_settings
 from bot.engine.diffusers_engine import DiffusersEngine
-from bot.engine.models import load_catalogue
+from bot.engine.files.models import load_catalogue
 from tests.unit.engine.fakes import ROOT, FakeHub, Notes, request
 
 

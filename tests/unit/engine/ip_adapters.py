@@ -10,7 +10,7 @@ import transformers
 from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 
-from bot.references import IpAdapterSpec
+from bot.catalogue.references import IpAdapterSpec
 from tests.unit.engine.fakes import POCKET, ROOT
 
 KINDS = ("pooled", "plus", "full")

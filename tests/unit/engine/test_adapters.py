@@ -13,11 +13,11 @@ import torch
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
-from bot.engine.adapters import ADAPTERS_KEPT, Adapter, Weighted, load_adapter, telling_words
+from bot.engine.conditioning.adapters import ADAPTERS_KEPT, Adapter, Weighted, load_adapter, telling_words
 from bot.engine.families import Family
-from bot.engine.lanes import Formation, Lane
-from bot.engine.levers import Levers
-from bot.engine.networks import Network, arrange
+from bot.engine.lanes.lane import Formation, Lane
+from bot.engine.lanes.levers import Levers
+from bot.engine.lanes.networks import Network, arrange
 from bot.errors import ModelError
 from bot.generation import GenerationRequest
 from tests.unit.engine import tiny

@@ -18,12 +18,12 @@ from peft import LoraConfig, get_peft_model_state_dict
 from PIL import Image
 from safetensors.torch import save_file
 
-from bot.catalogue import Catalogue
+from bot.catalogue.models import Catalogue
 from bot.config import read_settings
-from bot.engine import adapters
-from bot.engine.addons import EMBEDDINGS, LORAS, Found, find_addons, lora_hashes, short_hash
+from bot.engine.conditioning import adapters
 from bot.engine.diffusers_engine import DiffusersEngine
-from bot.engine.models import load_catalogue
+from bot.engine.files.addons import EMBEDDINGS, LORAS, Found, find_addons, lora_hashes, short_hash
+from bot.engine.files.models import load_catalogue
 from bot.errors import ModelError, RequestError
 from bot.generation import RawPicture
 from tests.unit.engine.fakes import ROOT, Notes, request

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import torch
 
-from bot.annotators import AnnotatorSpec
-from bot.catalogue import Catalogue, parse_catalogue
-from bot.engine.annotator_files import annotators_here, is_whole, wanted_annotator_files
-from bot.engine.annotators import MOST_KEPT, Annotators, load_annotator
+from bot.catalogue.annotators import AnnotatorSpec
+from bot.catalogue.models import Catalogue, parse_catalogue
 from bot.engine.devices import Device
-from bot.engine.weights import ModelFiles
+from bot.engine.files.annotator_files import annotators_here, is_whole, wanted_annotator_files
+from bot.engine.files.weights import ModelFiles
+from bot.engine.looking.annotators import MOST_KEPT, Annotators, load_annotator
 from bot.errors import ModelError, OutOfMemory
 from bot.generation import FetchProgress, RawPicture
 from tests.unit.engine.fakes import ROOT, FakeHub

@@ -14,11 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
-from bot.engine.canvas import Hint, feathered, floats, make_canvas, planes
 from bot.engine.families import Family, family_of
-from bot.engine.lanes import Formation, Lane, new_lane
-from bot.engine.samplers import build_scheduler
-from bot.engine.timetables import read_timetable
+from bot.engine.lanes.canvas import Hint, feathered, floats, make_canvas, planes
+from bot.engine.lanes.lane import Formation, Lane, new_lane
+from bot.engine.lanes.samplers import build_scheduler
+from bot.engine.lanes.timetables import read_timetable
 from bot.generation import GenerationRequest, InputPictures, RawPicture
 from tests.unit.engine import tiny
 from tests.unit.engine.test_lanes import asked, same, takes_negative_prompt

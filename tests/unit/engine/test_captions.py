@@ -13,13 +13,13 @@ import pytest
 import torch
 import transformers
 
-from bot.annotators import AnnotatorSpec
-from bot.catalogue import Catalogue
-from bot.engine.annotators import load_annotator
+from bot.catalogue.annotators import AnnotatorSpec
+from bot.catalogue.models import Catalogue
 from bot.engine.base import Order, Question
-from bot.engine.captions import MAX_TOKENS
 from bot.engine.devices import Device
 from bot.engine.diffusers_engine import DiffusersEngine
+from bot.engine.looking.annotators import load_annotator
+from bot.engine.looking.captions import MAX_TOKENS
 from bot.errors import GenerationCancelled, InvalidOutput, ModelError, OutOfMemory
 from bot.generation import RawPicture
 from tests.unit.engine.fakes import ROOT, Notes, request

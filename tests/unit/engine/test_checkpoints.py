@@ -14,11 +14,11 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
-from bot.catalogue import Catalogue
+from bot.catalogue.models import Catalogue
 from bot.config import read_settings
-from bot.engine.checkpoints import find_checkpoints
 from bot.engine.diffusers_engine import DiffusersEngine
-from bot.engine.models import load_catalogue
+from bot.engine.files.checkpoints import find_checkpoints
+from bot.engine.files.models import load_catalogue
 from bot.errors import ConfigError, ModelError
 from bot.generation import GenerationOptions
 from bot.limits import resolve

@@ -11,11 +11,11 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
-from bot.catalogue import Catalogue
+from bot.catalogue.models import Catalogue
 from bot.config import read_settings
 from bot.engine.devices import Device, choose_device, computes_bf16, dtype_for, gpu_present, is_out_of_memory
-from bot.engine.models import default_model, load_catalogue
-from bot.engine.samplers import SAMPLERS, build_scheduler, sampler_names
+from bot.engine.files.models import default_model, load_catalogue
+from bot.engine.lanes.samplers import SAMPLERS, build_scheduler, sampler_names
 from bot.errors import ConfigError, RequestError
 from tests.unit.engine.fakes import ROOT
 

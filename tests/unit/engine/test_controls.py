@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bot.catalogue import parse_catalogue
+from bot.catalogue.models import parse_catalogue
 from bot.engine.base import Order
 from bot.engine.diffusers_engine import DiffusersEngine
-from bot.engine.models import locate_parts
+from bot.engine.files.models import locate_parts
 from bot.errors import ModelError
 from bot.generation import InputPictures, RawPicture
 from tests.unit.engine import tiny

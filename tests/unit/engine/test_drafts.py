@@ -16,14 +16,14 @@ from diffusers import AutoencoderTiny, StableDiffusionPipeline
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
 
-from bot.catalogue import Catalogue, parse_catalogue, with_variants
+from bot.catalogue.models import Catalogue, parse_catalogue, with_variants
 from bot.config import read_settings
 from bot.engine.base import Order
 from bot.engine.diffusers_engine import DiffusersEngine
-from bot.engine.drafts import lora_file
 from bot.engine.drawings import Drawing
+from bot.engine.files.models import load_catalogue
 from bot.engine.general import GeneralRoom
-from bot.engine.models import load_catalogue
+from bot.engine.loading.drafts import lora_file
 from bot.errors import ConfigError, ModelError, RequestError
 from bot.generation import GenerationOptions, GenerationRequest
 from bot.limits import resolve

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bot.addons import AddOn
-from bot.engine.embeddings import knowing, load_embedding
+from bot.catalogue.addons import AddOn
+from bot.engine.conditioning.embeddings import knowing, load_embedding
 from bot.engine.families import family_of
 from bot.errors import ModelError
 from tests.unit.engine import tiny

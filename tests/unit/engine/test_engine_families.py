@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from bot.catalogue import parse_catalogue
-from bot.engine import residents
+from bot.catalogue.models import parse_catalogue
 from bot.engine.base import Order
 from bot.engine.diffusers_engine import DiffusersEngine
+from bot.engine.memory import residents
 from bot.generation import GenerationRequest
 from tests.unit.engine import tiny
 from tests.unit.engine.fakes import POCKET, Notes, request

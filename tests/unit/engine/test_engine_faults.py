@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from bot.catalogue import Catalogue
-from bot.engine import lanes, residents
+from bot.catalogue.models import Catalogue
 from bot.engine.devices import Device, Pace, is_device_lost
 from bot.engine.diffusers_engine import DiffusersEngine
 from bot.engine.guard import CPU_TURN_LIMIT_S
+from bot.engine.lanes.lane import lane as lanes
+from bot.engine.memory import residents
 from bot.errors import (
     DeviceLost,
     GenerationError,

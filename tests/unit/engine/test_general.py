@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from bot.engine import lane_room, residents
 from bot.engine.diffusers_engine import DiffusersEngine
-from bot.engine.timetables import NotLinear
+from bot.engine.lanes import lane_room
+from bot.engine.lanes.timetables import NotLinear
+from bot.engine.memory import residents
 from bot.errors import (
     GenerationCancelled,
 )

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from bot.engine.families import Family
-from bot.engine.lanes import Formation, Lane
-from bot.engine.samplers import build_scheduler
+from bot.engine.lanes.lane import Formation, Lane
+from bot.engine.lanes.samplers import build_scheduler
 from bot.generation import GenerationRequest
 from tests.unit.engine.fakes import Notes, request
 from tests.unit.engine.test_engine_families import engine_of

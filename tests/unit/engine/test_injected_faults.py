@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from bot.engine import lane_room, loading, residents
 from bot.engine.base import Order
 from bot.engine.devices import is_device_lost
 from bot.engine.diffusers_engine import DiffusersEngine
 from bot.engine.guard import CPU_TURN_LIMIT_S
+from bot.engine.lanes import lane_room
+from bot.engine.loading.pipelines import pipelines as loading
+from bot.engine.memory import residents
 from bot.errors import DeviceLost, EaselError, GenerationError, InvalidOutput, ModelError, OutOfMemory
 from bot.scheduling.gpu_thread import GpuThread
 from tests.unit.engine.fakes import Notes, request

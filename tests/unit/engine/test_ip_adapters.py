@@ -13,19 +13,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bot.catalogue import Catalogue
-from bot.engine.adapters import Weighted, telling_words
+from bot.catalogue.models import Catalogue
+from bot.catalogue.references import IpAdapterSpec
+from bot.engine.conditioning.adapters import Weighted, telling_words
+from bot.engine.conditioning.image_prompts import ImagePrompt
+from bot.engine.conditioning.ip_adapters import IpAdapter, load_ip_adapter
 from bot.engine.devices import Device
 from bot.engine.families import Family
-from bot.engine.image_prompts import ImagePrompt
-from bot.engine.ip_adapters import IpAdapter, load_ip_adapter
-from bot.engine.lanes import Formation, Lane
-from bot.engine.levers import Levers
-from bot.engine.networks import Network, arrange
-from bot.engine.weights import ModelFiles
+from bot.engine.files.weights import ModelFiles
+from bot.engine.lanes.lane import Formation, Lane
+from bot.engine.lanes.levers import Levers
+from bot.engine.lanes.networks import Network, arrange
 from bot.errors import ModelError
 from bot.generation import GenerationRequest, InputPictures
-from bot.references import IpAdapterSpec
 from tests.unit.engine import test_adapters, test_canvas, test_lanes, tiny
 from tests.unit.engine.ip_adapters import KINDS, write_all, write_encoder, write_ip_adapter
 from tests.unit.engine.test_canvas import control_network, hole, photo, raw, together

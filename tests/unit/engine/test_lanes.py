@@ -12,10 +12,10 @@ import torch
 
 from bot.engine.families import Family, family_of
 from bot.engine.families.flux2 import Flux2Klein
-from bot.engine.lanes import Formation, Lane, new_lane
-from bot.engine.networks import Network
-from bot.engine.samplers import build_scheduler, sampler_names
-from bot.engine.timetables import read_timetable
+from bot.engine.lanes.lane import Formation, Lane, new_lane
+from bot.engine.lanes.networks import Network
+from bot.engine.lanes.samplers import build_scheduler, sampler_names
+from bot.engine.lanes.timetables import read_timetable
 from bot.generation import GenerationRequest
 from tests.unit.engine import tiny
 from tests.unit.engine.fakes import request

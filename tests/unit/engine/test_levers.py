@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from bot.config import LEVERS, read_settings
-from bot.engine import networks
 from bot.engine.devices import Device
 from bot.engine.guard import CPU_TURN_LIMIT_S, turn_limit_s
-from bot.engine.lanes import Formation, without_waiting
-from bot.engine.levers import NAMES, ROW_SIZES, Levers, choose_levers, padded_rows
-from bot.engine.networks import Network, arrange, compiled_parts, levers_for
+from bot.engine.lanes import networks
+from bot.engine.lanes.lane import Formation, without_waiting
+from bot.engine.lanes.levers import NAMES, ROW_SIZES, Levers, choose_levers, padded_rows
+from bot.engine.lanes.networks import Network, arrange, compiled_parts, levers_for
 from tests.unit.engine import tiny
 from tests.unit.engine.fakes import ROOT
 from tests.unit.engine.test_lanes import asked, drawn, family, lane, same, theirs
@@ -366,12 +366,12 @@ def test_turn_limit_is_longer_where_a_turn_may_compile() -> None:
 RESTARTED = """
 import sys
 from pathlib import Path
-from bot.engine.networks import keep_compiled_in
+from bot.engine.lanes.networks import keep_compiled_in
 keep_compiled_in(Path(sys.argv[1]))
 import torch
 from torch._dynamo.utils import counters
-from bot.engine.levers import Levers
-from bot.engine.networks import Network
+from bot.engine.lanes.levers import Levers
+from bot.engine.lanes.networks import Network
 from tests.unit.engine.test_levers import SmallFamily, rows_of
 drawer = SmallFamily()
 network = Network(drawer, Levers(compile=True))

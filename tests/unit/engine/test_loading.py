@@ -9,13 +9,14 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from bot.catalogue import parse_catalogue
-from bot.engine import previews, residents
+from bot.catalogue.models import parse_catalogue
 from bot.engine.devices import Device
 from bot.engine.diffusers_engine import DiffusersEngine
-from bot.engine.plans import Mode, Plan
-from bot.engine.previews import fit_map
-from bot.engine.weights import ModelFiles
+from bot.engine.files.weights import ModelFiles
+from bot.engine.lanes import previews
+from bot.engine.lanes.previews import fit_map
+from bot.engine.memory import residents
+from bot.engine.memory.plans import Mode, Plan
 from bot.errors import ModelError
 from tests.unit.engine.fakes import POCKET, FakeHub, Notes, request
 from tests.unit.engine.single_file import write_single_file

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bot.catalogue import Catalogue
+from bot.catalogue.models import Catalogue
 from bot.engine.diffusers_engine import DiffusersEngine
 from bot.generation import RawPicture
 from tests.unit.engine.fakes import Notes, request

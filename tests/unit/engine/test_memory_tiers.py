@@ -11,10 +11,10 @@ import torch
 
 from bot.engine.devices import Device
 from bot.engine.diffusers_engine import DiffusersEngine
-from bot.engine.host_copies import HostCopy, tensors_of
-from bot.engine.main_memory import free_memory_bytes, main_memory_bytes
-from bot.engine.prefetch import Prefetcher
-from bot.engine.residents import Residents
+from bot.engine.memory.host_copies import HostCopy, tensors_of
+from bot.engine.memory.main_memory import free_memory_bytes, main_memory_bytes
+from bot.engine.memory.prefetch import Prefetcher
+from bot.engine.memory.residents import Residents
 from bot.errors import OutOfMemory
 from tests.unit.engine.fakes import Notes, request
 from tests.unit.engine.orders import admitted, alone, drawn, same, until
@@ -271,7 +271,7 @@ def test_free_memory_of_a_system_that_does_not_tell_is_unknown(tmp_path: Path) -
 def test_residents_only_a_card_with_its_own_memory_has_a_second_tier(
     device: str, kept: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bot.engine.residents.free_bytes", lambda _: None)
+    monkeypatch.setattr("bot.engine.memory.residents.free_bytes", lambda _: None)
     found: Any = Residents(None, None, Device(device, "x", "fp32", 1000), None)  # type: ignore[arg-type]
     assert (found._shelf._budget > 0) is kept
 
@@ -311,7 +311,7 @@ def test_prefetcher_stops_within_a_chunk_and_drops_what_nobody_wants(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dropped: list[Path] = []
-    monkeypatch.setattr("bot.engine.prefetch._forget", dropped.append)
+    monkeypatch.setattr("bot.engine.memory.prefetch._forget", dropped.append)
     file = tmp_path / "one"
     file.write_bytes(b"x" * 5000)
     prefetcher = Prefetcher(chunk_bytes=1000)
@@ -322,7 +322,7 @@ def test_prefetcher_stops_within_a_chunk_and_drops_what_nobody_wants(
     wait_for(prefetcher)
     assert prefetcher.read_bytes == 0
     monkeypatch.undo()
-    monkeypatch.setattr("bot.engine.prefetch._forget", dropped.append)
+    monkeypatch.setattr("bot.engine.memory.prefetch._forget", dropped.append)
     prefetcher.stop()
     assert prefetcher.model is None
     prefetcher.want("model", [file])

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from diffusers import UNet2DConditionModel
 
-from bot.catalogue import Catalogue, parse_catalogue, with_variants
+from bot.catalogue.models import Catalogue, parse_catalogue, with_variants
+from bot.catalogue.parts import control_of, find_part, ip_adapter_of, name_of, needs, parts_of
 from bot.engine.base import Order
 from bot.engine.diffusers_engine import DiffusersEngine
-from bot.engine.models import locate_parts
-from bot.engine.weights import ModelFiles
+from bot.engine.files.models import locate_parts
+from bot.engine.files.weights import ModelFiles
 from bot.errors import ModelError
 from bot.generation import FetchProgress, InputPictures, Variant
-from bot.parts import control_of, find_part, ip_adapter_of, name_of, needs, parts_of
 from tests.unit.engine.fakes import POCKET, ROOT, FakeHub, Notes, request
 from tests.unit.engine.ip_adapters import write_all
 from tests.unit.engine.orders import error_of

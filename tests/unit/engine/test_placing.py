@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from bot.addons import AddOn
-from bot.catalogue import ModelSpec, parse_catalogue
-from bot.engine import residents
-from bot.engine.decoding import FLOATS_A_PIXEL, Decoder, pixel_bytes
+from bot.catalogue.addons import AddOn
+from bot.catalogue.models import ModelSpec, parse_catalogue
 from bot.engine.devices import Device
-from bot.engine.placing import Memory, groups, part_sizes, place_pipeline
-from bot.engine.plans import Mode, Plan
+from bot.engine.memory import residents
+from bot.engine.memory.decoding import FLOATS_A_PIXEL, Decoder, pixel_bytes
+from bot.engine.memory.placing import Memory, groups, part_sizes, place_pipeline
+from bot.engine.memory.plans import Mode, Plan
 from bot.errors import OutOfMemory
 from tests.unit.engine import tiny
 from tests.unit.engine.fakes import Notes, request

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bot.engine.plans import FAMILY_PARTS, GIB, Mode, Plan, on_card_while_decoding, plan_for, tile_side
+from bot.engine.memory.plans import FAMILY_PARTS, GIB, Mode, Plan, on_card_while_decoding, plan_for, tile_side
 
 WHOLE, PARTS, GROUPS, LAYERS, NONE = Mode.WHOLE, Mode.PARTS, Mode.GROUPS, Mode.LAYERS, Mode.NONE
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from bot.catalogue import Catalogue
-from bot.engine import previews
+from bot.catalogue.models import Catalogue
 from bot.engine.diffusers_engine import DiffusersEngine
 from bot.engine.general import call_options
-from bot.engine.previews import Previewer, PreviewTap
-from bot.engine.samplers import build_scheduler
+from bot.engine.lanes import previews
+from bot.engine.lanes.previews import Previewer, PreviewTap
+from bot.engine.lanes.samplers import build_scheduler
 from tests.unit.engine.fakes import Notes, request
 
 

@@ -13,12 +13,12 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from bot.catalogue import parse_catalogue
-from bot.engine import quantizing
+from bot.catalogue.models import parse_catalogue
 from bot.engine.diffusers_engine import DiffusersEngine
-from bot.engine.host_copies import HostCopy, tensor_bytes
-from bot.engine.placing import part_sizes
-from bot.engine.weights import ModelFiles
+from bot.engine.files.weights import ModelFiles
+from bot.engine.loading import quantizing
+from bot.engine.memory.host_copies import HostCopy, tensor_bytes
+from bot.engine.memory.placing import part_sizes
 from bot.errors import ConfigError, ModelError
 from tests.unit.engine.fakes import POCKET, FakeHub, Notes, request
 from tests.unit.engine.single_file import write_single_file

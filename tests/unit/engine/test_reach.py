@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from bot.catalogue import parse_catalogue
-from bot.engine import lane_room, residents
+from bot.catalogue.models import parse_catalogue
 from bot.engine.base import Order
+from bot.engine.conditioning.reach import behind, behind_all, behind_chat
 from bot.engine.diffusers_engine import DiffusersEngine
-from bot.engine.reach import behind, behind_all, behind_chat
-from bot.engine.timetables import NotLinear
+from bot.engine.lanes import lane_room
+from bot.engine.lanes.timetables import NotLinear
+from bot.engine.memory import residents
 from bot.errors import RequestError
 from bot.generation import GenerationRequest, Variant
 from tests.unit.engine import tiny

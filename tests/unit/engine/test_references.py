@@ -14,14 +14,14 @@ import torch
 from diffusers import UNet2DConditionModel
 from PIL import Image
 
-from bot.catalogue import Catalogue, parse_catalogue
-from bot.engine import residents
+from bot.catalogue.models import Catalogue, parse_catalogue
 from bot.engine.base import Order
+from bot.engine.conditioning.ip_adapters import IpAdapter
 from bot.engine.diffusers_engine import DiffusersEngine
-from bot.engine.ip_adapters import IpAdapter
-from bot.engine.models import locate_parts
-from bot.engine.placing import groups
-from bot.engine.plans import Mode, Plan
+from bot.engine.files.models import locate_parts
+from bot.engine.memory import residents
+from bot.engine.memory.placing import groups
+from bot.engine.memory.plans import Mode, Plan
 from bot.errors import ModelError
 from bot.generation import InputPictures, RawPicture, Variant
 from tests.unit.engine import tiny

@@ -13,18 +13,18 @@ import torch
 import transformers
 from PIL import Image
 
-from bot.annotators import DEPTH, PEOPLE, POSE, AnnotatorSpec
-from bot.catalogue import Catalogue, parse_catalogue
-from bot.engine.annotators import Annotator, load_annotator
+from bot.catalogue.annotators import DEPTH, PEOPLE, POSE, AnnotatorSpec
+from bot.catalogue.models import Catalogue, parse_catalogue
+from bot.catalogue.parts import needs
 from bot.engine.base import Order
 from bot.engine.devices import choose_device
 from bot.engine.diffusers_engine import DiffusersEngine
-from bot.engine.models import locate_parts
-from bot.engine.seen_maps import NOBODY, depth_map, find_people, find_poses, pose_map
-from bot.engine.skeletons import draw_poses, from_coco
+from bot.engine.files.models import locate_parts
+from bot.engine.looking.annotators import Annotator, load_annotator
+from bot.engine.looking.seen_maps import NOBODY, depth_map, find_people, find_poses, pose_map
+from bot.engine.looking.skeletons import draw_poses, from_coco
 from bot.errors import ModelError, RequestError
 from bot.generation import InputPictures, RawPicture
-from bot.parts import needs
 from tests.unit.engine.fakes import POCKET, ROOT, Notes, request
 from tests.unit.engine.orders import error_of
 from tests.unit.engine.tiny_annotators import save_depth, save_detector, save_poses
@@ -212,7 +212,7 @@ def test_engine_draws_with_depth_as_with_the_ready_made_map_and_makes_it_once(
         made.append(depth_map(*told))
         return made[-1]
 
-    monkeypatch.setattr("bot.engine.seen_maps.depth_map", counted)
+    monkeypatch.setattr("bot.engine.looking.seen_maps.depth_map", counted)
     pictures = drawn(engine, order("depth", picture, count=2))
     assert made == [ready]
     assert [one.pixels for one in pictures] == [one.pixels for one in drawn(engine, order("raw depth", ready, count=2))]
@@ -221,7 +221,7 @@ def test_engine_draws_with_depth_as_with_the_ready_made_map_and_makes_it_once(
 
 def test_engine_draws_with_poses_as_with_the_ready_made_map(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, picture = engine_with(folders, PEOPLE, POSE), photo(64, 64)
-    monkeypatch.setattr("bot.engine.seen_maps.find_people", lambda *_: [[5.0, 5.0, 50.0, 55.0]])
+    monkeypatch.setattr("bot.engine.looking.seen_maps.find_people", lambda *_: [[5.0, 5.0, 50.0, 55.0]])
     with torch.inference_mode():
         ready = pose_map(annotator(folders, PEOPLE), annotator(folders, POSE), picture)
     assert pixels(ready).any()
@@ -230,7 +230,7 @@ def test_engine_draws_with_poses_as_with_the_ready_made_map(folders: Path, monke
 
 def test_engine_where_nobody_is_seen_fails_that_request_alone(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = engine_with(folders, PEOPLE, POSE)
-    monkeypatch.setattr("bot.engine.seen_maps.find_people", lambda *_: [])
+    monkeypatch.setattr("bot.engine.looking.seen_maps.find_people", lambda *_: [])
     empty, fine = order("pose", photo(64, 64)), order("raw pose", photo(64, 64))
     engine.admit(empty)
     assert drawn(engine, fine)
@@ -239,7 +239,7 @@ def test_engine_where_nobody_is_seen_fails_that_request_alone(folders: Path, mon
 
 def test_engine_loads_annotators_and_makes_a_map_a_turn_each(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = engine_with(folders, PEOPLE, POSE)
-    monkeypatch.setattr("bot.engine.seen_maps.find_people", lambda *_: [[5.0, 5.0, 50.0, 55.0]])
+    monkeypatch.setattr("bot.engine.looking.seen_maps.find_people", lambda *_: [[5.0, 5.0, 50.0, 55.0]])
     seen: list[str] = []
     attempt = engine._guard.attempt
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bot.catalogue import Catalogue, ModelSpec
-from bot.engine.sources import (
+from bot.catalogue.models import Catalogue, ModelSpec
+from bot.engine.files.sources import (
     Kind,
     check_local,
     find_source,

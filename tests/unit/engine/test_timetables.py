@@ -9,7 +9,7 @@ diffusers: Any = pytest.importorskip("diffusers")
 torch: Any = pytest.importorskip("torch")
 
 from bot.engine.families.base import random_walk  # noqa: E402
-from bot.engine.timetables import NotLinear, advance, read_timetable  # noqa: E402
+from bot.engine.lanes.timetables import NotLinear, advance, read_timetable  # noqa: E402
 
 SD = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 LINEAR = [

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bot.catalogue import Catalogue
+from bot.catalogue.models import Catalogue
 from bot.engine.base import Order
 from bot.engine.diffusers_engine import DiffusersEngine
 from bot.errors import (

@@ -9,12 +9,12 @@ import diffusers
 import pytest
 import torch
 
-from bot.controls import UNION_MODES
-from bot.engine.canvas import Hint, floats, make_canvas, planes
+from bot.catalogue.controls import UNION_MODES
 from bot.engine.families import Family
-from bot.engine.lanes import Lane, new_lane
-from bot.engine.samplers import build_scheduler
-from bot.engine.timetables import read_timetable
+from bot.engine.lanes.canvas import Hint, floats, make_canvas, planes
+from bot.engine.lanes.lane import Lane, new_lane
+from bot.engine.lanes.samplers import build_scheduler
+from bot.engine.lanes.timetables import read_timetable
 from bot.generation import GenerationRequest, InputPictures
 from tests.unit.engine import tiny
 from tests.unit.engine.test_canvas import control_network, family, hole, photo, raw, together

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from bot.catalogue import UpscalerSpec
-from bot.engine import upscalers
+from bot.catalogue.models import UpscalerSpec
 from bot.engine.devices import choose_device
-from bot.engine.mosaic import Mosaic
-from bot.engine.upscalers import BUILT_IN, Upscaler, installed, load_upscaler
+from bot.engine.upscaling import upscalers
+from bot.engine.upscaling.mosaic import Mosaic
+from bot.engine.upscaling.upscalers import BUILT_IN, Upscaler, installed, load_upscaler
 from bot.errors import ModelError
 from bot.prompts.upscaling import OVERLAP_PX, TILE_PX, cuts
 from tools.pocket.upscaler import Upscaler as Network

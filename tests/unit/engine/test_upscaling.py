@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from bot.catalogue import Catalogue
+from bot.catalogue.models import Catalogue
 from bot.engine.base import Order
 from bot.engine.diffusers_engine import DiffusersEngine
-from bot.engine.mosaic import Tiles, details_on
-from bot.engine.upscalers import Upscaler
+from bot.engine.upscaling.mosaic import Tiles, details_on
+from bot.engine.upscaling.upscalers import Upscaler
 from bot.errors import GenerationCancelled, InvalidOutput, ModelError, OutOfMemory, RequestError
 from bot.generation import InputPictures, InputRef, RawPicture, UpscaleOptions
 from bot.prompts.upscaling import resolve_upscale

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from bot.engine.base import Order
-from bot.engine.canvas import spherical
 from bot.engine.diffusers_engine import DiffusersEngine
+from bot.engine.lanes.canvas import spherical
 from tests.unit.engine.fakes import Notes, request
 from tests.unit.engine.orders import drawn as drawn_together
 from tests.unit.engine.orders import same
@@ -42,7 +42,7 @@ def test_variation_small_is_nearer_to_the_picture_than_a_large_one(engine: Diffu
 
 @pytest.mark.parametrize("sampler", ["Euler a", "DPM++ SDE"])
 def test_variation_with_noise_at_each_step_stays_near_as_well(engine: DiffusersEngine, sampler: str) -> None:
-    from bot.engine.samplers import sampler_names
+    from bot.engine.lanes.samplers import sampler_names
 
     assert sampler in sampler_names("DDIMScheduler")
     base, other = (picture(engine, seed=seed, sampler=sampler) for seed in (5, 9))

@@ -13,7 +13,7 @@ import torch
 from bot.engine.diffusers_engine import DiffusersEngine
 from bot.engine.families.sd3 import StableDiffusion3
 from bot.engine.families.unet import StableDiffusion
-from bot.engine.samplers import build_scheduler
+from bot.engine.lanes.samplers import build_scheduler
 from bot.generation import GenerationRequest
 from bot.prompts.weights import read_weights
 from tests.unit.engine.fakes import Notes, request

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from bot.catalogue import Catalogue, parse_catalogue
+from bot.catalogue.models import Catalogue, parse_catalogue
 from bot.engine.diffusers_engine import DiffusersEngine
-from bot.engine.weights import ModelFiles
+from bot.engine.files.weights import ModelFiles
 from bot.errors import GenerationCancelled, ModelError
 from bot.generation import FetchProgress
 from tests.unit.engine.fakes import POCKET, FakeHub, Notes, request

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from bot.annotators import AnnotatorSpec, parse_annotators
-from bot.catalogue import parse_catalogue
+from bot.catalogue.annotators import AnnotatorSpec, parse_annotators
+from bot.catalogue.models import parse_catalogue
 from bot.errors import ConfigError
 
 MODEL = '[models.tiny]\nname = "Tiny"\nsource = "here"\nfamily = "sd"\nlicence = "MIT"\n'

@@ -24,7 +24,7 @@ from bot.doctor import (
     run_doctor,
 )
 from bot.engine.devices import Device
-from bot.engine.models import load_catalogue
+from bot.engine.files.models import load_catalogue
 
 ROOT = Path(__file__).resolve().parents[3]
 GUILD = '[{"id": "1", "name": "Home", "permissions": "%d"}]'
@@ -181,7 +181,7 @@ def test_check_memory_on_a_card_says_how_each_model_lies_on_what_is_free_of_it(
 ) -> None:
     monkeypatch.setattr("bot.engine.devices.choose_device", lambda *_: CARD)
     monkeypatch.setattr("bot.engine.devices.free_bytes", lambda _: free_gib << 30)
-    monkeypatch.setattr("bot.engine.main_memory.main_memory_bytes", lambda: 64 << 30)
+    monkeypatch.setattr("bot.engine.memory.main_memory.main_memory_bytes", lambda: 64 << 30)
     finding = next(f for f in check_memory(settings_for(tmp_path)) if f.subject == model)
     assert finding.verdict is verdict
     assert finding.what.startswith(said)
@@ -189,7 +189,7 @@ def test_check_memory_on_a_card_says_how_each_model_lies_on_what_is_free_of_it(
 
 
 def test_check_memory_quantized_model_is_reckoned_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bot.engine.main_memory.main_memory_bytes", lambda: 64 << 30)
+    monkeypatch.setattr("bot.engine.memory.main_memory.main_memory_bytes", lambda: 64 << 30)
     entry = '[models.{id}]\nname = "F"\nsource = "a/b"\nfamily = "flux"\nlicence = "-"\n'
     text = entry.format(id="plain") + entry.format(id="small") + 'quantization = "int8"\n'
     (tmp_path / "own.toml").write_text(text, encoding="utf-8")

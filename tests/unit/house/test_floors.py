@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[3]
 
 # Room → floor. A room is a module or a package; the longest name that fits counts.
 FLOORS = {
-    "bot.config": 0, "bot.errors": 0, "bot.generation": 0, "bot.catalogue": 0, "bot.addons": 0, "bot.references": 0,
-    "bot.annotators": 0, "bot.controls": 0, "bot.entries": 0, "bot.parts": 0,
+    "bot.config": 0, "bot.errors": 0, "bot.generation": 0, "bot.catalogue.models": 0, "bot.catalogue.addons": 0, "bot.catalogue.references": 0,
+    "bot.catalogue.annotators": 0, "bot.catalogue.controls": 0, "bot.catalogue.entries": 0, "bot.catalogue.parts": 0,
     "bot.prompts": 1, "bot.moderation": 1, "bot.limits": 1, "bot.provenance": 1,
     "bot.engine": 2, "bot.store": 2, "bot.files": 2, "bot.safety": 2,
     "bot.scheduling": 3,

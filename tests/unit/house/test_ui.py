@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bot.catalogue import parse_catalogue
+from bot.catalogue.models import parse_catalogue
 from bot.client import same_commands
 from bot.errors import NotPermitted, RequestError, StorageError
 from bot.generation import (

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from bot.engine.upscalers import import_spandrel
+from bot.engine.upscaling.upscalers import import_spandrel
 from tests.unit.pocket.small_parts import CPU, small_parts
 from tools.pocket.training import Budget
 from tools.pocket.upscaler import (

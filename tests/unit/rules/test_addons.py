@@ -8,8 +8,8 @@ import json
 import pytest
 
 from bot import provenance
-from bot.addons import AddOn, fits
-from bot.catalogue import Catalogue, parse_catalogue
+from bot.catalogue.addons import AddOn, fits
+from bot.catalogue.models import Catalogue, parse_catalogue
 from bot.errors import ConfigError, RequestError
 from bot.generation import GenerationOptions, GenerationRequest
 from bot.limits import resolve

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from bot import limits, provenance
-from bot.addons import AddOn
-from bot.catalogue import Style
+from bot.catalogue.addons import AddOn
+from bot.catalogue.models import Style
 from bot.errors import ModerationRefused, RequestError
 from bot.generation import Axis, GenerationOptions, GenerationRequest, Variant
 from bot.moderation import Moderator

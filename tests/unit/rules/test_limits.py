@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bot import limits
-from bot.catalogue import Catalogue, parse_catalogue
+from bot.catalogue.models import Catalogue, parse_catalogue
 from bot.errors import RequestError
 from bot.generation import GenerationOptions
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from bot.annotators import DEPTH, AnnotatorSpec
-from bot.catalogue import parse_catalogue
+from bot.catalogue.annotators import DEPTH, AnnotatorSpec
+from bot.catalogue.models import parse_catalogue
+from bot.catalogue.references import IpAdapterSpec
 from bot.errors import ConfigError, RequestError
 from bot.generation import GenerationOptions, InputRef
 from bot.limits import price, resolve
 from bot.prompts.pictures import size_like
-from bot.references import IpAdapterSpec
 
 CATALOGUE = parse_catalogue(
     """

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bot.catalogue import Style, parse_catalogue
-from bot.engine.models import load_styles, load_wildcards
+from bot.catalogue.models import Style, parse_catalogue
+from bot.engine.files.models import load_styles, load_wildcards
 from bot.errors import ConfigError, RequestError
 from bot.generation import GenerationOptions, GenerationRequest
 from bot.limits import resolve

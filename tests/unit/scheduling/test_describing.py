@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from bot.annotators import AnnotatorSpec
+from bot.catalogue.annotators import AnnotatorSpec
 from bot.errors import (
     AttachmentRefused,
     EaselError,

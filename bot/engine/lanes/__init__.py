@@ -1,0 +1,1 @@
+"""Pictures in the making, and the passes they share."""

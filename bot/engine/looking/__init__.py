@@ -1,0 +1,1 @@
+"""Models that look at a picture: into words, into depth, into skeletons."""

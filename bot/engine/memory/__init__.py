@@ -1,0 +1,1 @@
+"""Where models lie: on the card, in main memory, on disk; and how."""

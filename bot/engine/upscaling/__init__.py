@@ -1,0 +1,1 @@
+"""Pictures being enlarged, a tile a turn."""
