@@ -208,9 +208,9 @@ def check_certificate(settings: Settings) -> Iterator[Finding]:
 
 
 def check_models(settings: Settings) -> Iterator[Finding]:
-    """Say of each model whether it is here, and which upscalers and annotators there are."""
+    """Say of each model whether it is here, what it lacks besides, and which upscalers and annotators there are."""
     from bot.engine.files.annotator_files import annotators_here
-    from bot.engine.files.models import load_catalogue, model_files, upscalers_dir
+    from bot.engine.files.models import load_catalogue, missing_parts, model_files, upscalers_dir
     from bot.engine.upscaling.upscalers import refused
 
     catalogue = load_catalogue(settings)
@@ -221,6 +221,8 @@ def check_models(settings: Settings) -> Iterator[Finding]:
         yield Finding(Verdict.NOTE, "upscalers", sentence)
     local = [spec for spec in catalogue.models if weights.is_local(spec.id)]
     yield Finding(Verdict.GOOD, "models", f"here: {', '.join(spec.id for spec in local) or 'none'}")
+    for sentence in missing_parts(settings):
+        yield Finding(Verdict.NOTE, "parts", sentence, "put it there, or correct its path in the models file")
     for kind in dict.fromkeys(spec.kind for spec in catalogue.annotators):
         there, problems = annotators_here(catalogue, weights, kind)
         yield Finding(Verdict.GOOD, f"annotators ({kind})", f"here: {', '.join(there) or 'none'}")

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from bot.catalogue.addons import UNETS
 from bot.errors import ConfigError
 
-CONTROLLED = ("sd15", "sd21", "sdxl")
-"""Families that may follow a control map."""
 CONTROL_KINDS = ("canny", "scribble", "depth", "pose", "tile")
 READY_MADE = "raw "
 """Before a kind: the picture is such a map already."""
@@ -35,8 +34,8 @@ def read_controls(entry: dict[str, Any], where: str) -> dict[str, str]:
     Raises ConfigError that begins with `where`.
     """
     given = cast("dict[str, Any]", entry.get("controls", {}))
-    if given and entry["family"] not in CONTROLLED:
-        raise ConfigError(f"{where}: controls is for the families {', '.join(CONTROLLED)}, not {entry['family']}.")
+    if given and entry["family"] not in UNETS:
+        raise ConfigError(f"{where}: controls is for the families {', '.join(UNETS)}, not {entry['family']}.")
     for kind, source in given.items():
         if kind not in (*CONTROL_KINDS, UNION):
             raise ConfigError(

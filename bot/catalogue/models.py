@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from bot.catalogue.addons import ADDON_NAME, EMBEDDED, FAMILIES, AddOn
+from bot.catalogue.addons import ADDON_NAME, EMBEDDED, FAMILIES, UNETS, AddOn
 from bot.catalogue.annotators import AnnotatorSpec, parse_annotators
-from bot.catalogue.controls import CONTROLLED, read_controls
+from bot.catalogue.controls import read_controls
 from bot.catalogue.entries import check_number, check_revision, located, read_checksums, read_table
 from bot.catalogue.references import IP_ADAPTER_KEYS, IpAdapterSpec, read_ip_adapter
 from bot.errors import ConfigError
@@ -28,15 +28,15 @@ _VARIANT = re.compile(r"[A-Za-z0-9]\w{0,31}")
 
 DRAFT_SUFFIX = "+draft"
 INPAINTING_SUFFIX = "+inpainting"
-FROM_PICTURES = ("sd15", "sd21", "sdxl", "sd3", "flux")
+FROM_PICTURES = (*UNETS, "sd3", "flux")
 """Families that may begin from a picture, whole or in part."""
-TILED = CONTROLLED
+TILED = UNETS
 """Families that may draw pictures whose opposite edges fit together."""
 VARIED = (*FROM_PICTURES, "flux2", "z-image")
 """Families that may vary a picture by its noise."""
 WEIGHED = FROM_PICTURES
 """Families whose prompts may have weights and be mixed."""
-GUIDED_IN_LANES = ("sd15", "sd21", "sdxl", "sd3")
+GUIDED_IN_LANES = (*UNETS, "sd3")
 """Families whose guidance is a second row that may be dropped before the end."""
 
 
@@ -321,8 +321,8 @@ def make_model(model_id: str, table: Any, origin: str) -> ModelSpec:
 
 def _inpainting(entry: dict[str, Any], where: str) -> str | None:
     source: str | None = entry.get("inpainting") or None
-    if source is not None and entry["family"] not in ("sd15", "sd21", "sdxl"):
-        raise ConfigError(f"{where}: inpainting is for the families sd15, sd21, sdxl, not {entry['family']}.")
+    if source is not None and entry["family"] not in UNETS:
+        raise ConfigError(f"{where}: inpainting is for the families {', '.join(UNETS)}, not {entry['family']}.")
     return source
 
 

@@ -14,12 +14,17 @@ from bot.catalogue.controls import kind_of
 from bot.catalogue.models import DRAFT_SUFFIX, INPAINTING_SUFFIX, Catalogue, ModelSpec, as_inpainting
 from bot.generation import GenerationRequest
 
+NETWORK_WEIGHTS = "diffusion_pytorch_model"
+"""What diffusers calls the weights of one network; transformers calls them `model`."""
+REFERENCE_SUFFIX = "+reference"
+
 
 @dataclass(frozen=True, slots=True)
 class PartSpec:
-    """A network that a model has besides: `source` is a Hub id ("owner/name", or "owner/name/folder"), a folder or a `.safetensors` file.
+    """A network that a model has besides: `source` is a folder, a `.safetensors` file, or either of them on the Hub ("owner/name/folder").
 
-    `variant` is the set of weights to fetch where there are several.
+    `variant` is the set of weights to fetch where there are several, `weights` what they are called in a folder. `beside` are the networks
+    that it does not work without: they are fetched with it, under its id.
     """
 
     id: str
@@ -30,6 +35,8 @@ class PartSpec:
     revision: str | None = None
     download_bytes: int | None = None
     sha256: Mapping[str, str] = field(default_factory=dict[str, str])
+    weights: str = NETWORK_WEIGHTS
+    beside: tuple[PartSpec, ...] = ()
 
 
 def control_of(spec: ModelSpec, kind: str) -> PartSpec | None:
@@ -40,17 +47,33 @@ def control_of(spec: ModelSpec, kind: str) -> PartSpec | None:
     source = spec.controls.get(kind)
     if source is None:
         return None
-    model = spec.id.removesuffix(DRAFT_SUFFIX).removesuffix(INPAINTING_SUFFIX)
     kinds = [each for each, named in spec.controls.items() if named == source]
     what = " and ".join(filter(None, (", ".join(kinds[:-1]), kinds[-1])))
-    return PartSpec(f"{model}+{kinds[0]}", f"{spec.name}'s {what} control", source, spec.variant)
+    return PartSpec(f"{_whose(spec)}+{kinds[0]}", f"{spec.name}'s {what} control", source, spec.variant)
+
+
+def ip_adapter_of(spec: ModelSpec) -> PartSpec | None:
+    """Describe what a model reads reference pictures with, the image encoder `beside` the adapter; None where it has none."""
+    files = spec.ip_adapter
+    if files is None:
+        return None
+    part_id = _whose(spec) + REFERENCE_SUFFIX
+    encoder = PartSpec(part_id, f"{spec.name}'s image encoder", files.encoder, weights="model")
+    return PartSpec(part_id, f"{spec.name}'s IP-Adapter", files.weights, beside=(encoder,))
+
+
+def _whose(spec: ModelSpec) -> str:
+    """Give the id of the model that an entry stands for: its drafts and inpainting weights have its parts."""
+    return spec.id.removesuffix(DRAFT_SUFFIX).removesuffix(INPAINTING_SUFFIX)
 
 
 def find_part(catalogue: Catalogue, part_id: str) -> PartSpec | ModelSpec | None:
-    """Find what a model has besides by its id: a control network, or weights for inpainting, which are a model of their own."""
+    """Find what a model has besides by its id: a control network, an IP-Adapter, or weights for inpainting, which are a model of their own."""
     for spec in catalogue.models:
         if spec.inpainting is not None and part_id == spec.id + INPAINTING_SUFFIX:
             return as_inpainting(spec)
+        if spec.ip_adapter is not None and part_id == spec.id + REFERENCE_SUFFIX:
+            return ip_adapter_of(spec)
         if part_id.startswith(f"{spec.id}+") and (found := control_of(spec, part_id.removeprefix(f"{spec.id}+"))):
             return found
     return None
@@ -59,7 +82,8 @@ def find_part(catalogue: Catalogue, part_id: str) -> PartSpec | ModelSpec | None
 def parts_of(spec: ModelSpec) -> list[PartSpec | ModelSpec]:
     """List what a model has besides, each once."""
     controls = {part.id: part for kind in spec.controls if (part := control_of(spec, kind)) is not None}
-    return [*([] if spec.inpainting is None else [as_inpainting(spec)]), *controls.values()]
+    inpainting = None if spec.inpainting is None else as_inpainting(spec)
+    return [part for part in (inpainting, *controls.values(), ip_adapter_of(spec)) if part is not None]
 
 
 def name_of(catalogue: Catalogue, entry_id: str) -> str:
@@ -85,4 +109,5 @@ def _needs_with(catalogue: Catalogue, request: GenerationRequest, model: str) ->
         named.append(control.id)
         with suppress(LookupError):  # the engine says so
             named += [annotator.id for annotator in map_makers(catalogue.annotators, request.control_type)]
-    return named
+    adapter = ip_adapter_of(spec) if request.reference else None
+    return named if adapter is None else [*named, adapter.id]

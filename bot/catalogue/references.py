@@ -18,13 +18,15 @@ REFERENCE_SCALE = 0.6
 MAX_REFERENCE_SCALE = 2.0
 REFERENCE_PX = 512
 """A reference picture comes to the engine as a square of at most this; image encoders read 224 to 448."""
+_FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 
 
 @dataclass(frozen=True, slots=True)
 class IpAdapterSpec:
     """An IP-Adapter: its `.safetensors` file, and the folder of the CLIP image encoder that it was trained with.
 
-    `scale` is how much a picture counts beside the words. Relative paths count from the catalogue's folder.
+    Either is a path, relative ones counting from the catalogue's folder, or on the Hub: "owner/name/file.safetensors", "owner/name/folder".
+    `scale` is how much a picture counts beside the words.
     """
 
     weights: str
@@ -51,5 +53,9 @@ def read_ip_adapter(entry: Mapping[str, Any], where: str) -> IpAdapterSpec | Non
     scale = float(entry.get("ip_adapter_scale", REFERENCE_SCALE))
     if not 0 < scale <= MAX_REFERENCE_SCALE:
         raise ConfigError(f"{where}: ip_adapter_scale is above 0 and at most {MAX_REFERENCE_SCALE:g}, got {scale:g}.")
-    beside = (PurePosixPath(weights).parent / "image_encoder").as_posix()
-    return IpAdapterSpec(weights, entry.get("ip_adapter_encoder") or beside, scale)
+    encoder: str = entry.get("ip_adapter_encoder") or (PurePosixPath(weights).parent / "image_encoder").as_posix()
+    if PurePosixPath(encoder).suffix.lower() in _FILES:
+        raise ConfigError(
+            f"{where}: ip_adapter_encoder is a folder with config.json and model.safetensors, not the file {encoder[:80]!r}."
+        )
+    return IpAdapterSpec(weights, encoder, scale)

@@ -33,7 +33,7 @@ def lacking(
     if loaded.family is None:
         return
     if request.reference and loaded.ip_adapter is None:
-        yield "an IP-Adapter", functools.partial(load_ip_adapter, loaded, device)
+        yield "an IP-Adapter", functools.partial(load_ip_adapter, loaded, device, files)
     for name, weight in request.loras:
         path = path_of(catalogue, request.model, name)
         if weight and path in loaded.adapters:

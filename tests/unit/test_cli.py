@@ -636,6 +636,15 @@ def test_studio_control_network_is_fetched_before_drawing() -> None:
     assert house.done == ["fetch pocket", "fetch pocket+scribble", "generate"]
 
 
+def test_studio_ip_adapter_is_fetched_before_drawing(tmp_path: Path) -> None:
+    house = _Elsewhere(None)
+    settings = replace(read_settings(os.environ), models_file=pocket_with_one(tmp_path))
+    studio = Studio(settings, engine=house, weights=house)
+    picture = studio.take_input(Image.new("RGB", (64, 64), "red"))
+    studio.draw(studio.prepare(GenerationOptions("a forest", reference=picture)))
+    assert house.done == ["fetch pocket", "fetch pocket+reference", "generate"]
+
+
 def test_studio_captioner_that_is_asked_for_and_missing_is_fetched_before_it_looks() -> None:
     elsewhere = _Elsewhere(None)
     studio = Studio(read_environment(os.environ), engine=elsewhere, weights=elsewhere)

@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bot.engine.devices import is_out_of_memory
 from bot.engine.files.headers import read_header
 from bot.engine.lanes.networks import arrange
+from bot.engine.loading.reading import reading
 from bot.engine.memory.shelf import Loaded
-from bot.errors import EaselError, ModelError, OutOfMemory
+from bot.errors import ModelError
 
 if TYPE_CHECKING:
     import torch
@@ -136,16 +136,8 @@ def load_adapter(loaded: Loaded, name: str, path: str | None) -> None:
     """Put a LoRA beside a loaded model, on its device; the one used longest ago goes. Raises ModelError or OutOfMemory."""
     if path is None:
         raise ModelError(f"The LoRA {name} is not here any more; leave it out.")
-    try:
+    with reading(f"The LoRA {name} does not suit {loaded.spec.name}"):
         adapter = _read(loaded, name, Path(path))
-    except EaselError:
-        raise
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise OutOfMemory(str(error)) from error
-        log.exception("loading the LoRA %s failed", path)
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise ModelError(f"The LoRA {name} does not suit {loaded.spec.name}: {first}") from error
     _unfuse(loaded)
     while len(loaded.adapters) >= ADAPTERS_KEPT:
         loaded.drop_adapter(next(iter(loaded.adapters)))

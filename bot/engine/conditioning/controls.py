@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from bot.catalogue.controls import UNION_MODES, kind_of
 from bot.catalogue.models import ModelSpec
-from bot.catalogue.parts import control_of
-from bot.engine.devices import Device, is_out_of_memory
+from bot.catalogue.parts import NETWORK_WEIGHTS, control_of
+from bot.engine.devices import Device
 from bot.engine.files.headers import read_header
-from bot.engine.files.sources import NETWORK_WEIGHTS, weight_set
+from bot.engine.files.sources import weight_set
 from bot.engine.files.vetting import vet_part, vet_weights
 from bot.engine.files.weights import ModelFiles
 from bot.engine.lanes.canvas import Hint, floats, planes
+from bot.engine.loading.reading import reading
 from bot.engine.memory.shelf import Loaded
-from bot.errors import EaselError, ModelError, OutOfMemory
+from bot.errors import ModelError
 from bot.generation import GenerationRequest, RawPicture
 
 if TYPE_CHECKING:
@@ -38,18 +39,10 @@ def load_control(loaded: Loaded, kind: str, device: Device, files: ModelFiles) -
     if part is None:
         raise ModelError(f"{spec.name} has no {kind} control any more; leave it out.")
     source, path = part.source, files.locate_part(part)
-    try:
+    with reading(f"{part.name} cannot be loaded from {source}"):
         network = _read_folder(spec, path, device) if path.is_dir() else _read_file(spec, path, loaded.pipe)
         _check(spec, source, network, loaded.pipe.unet)
         network.to(device.torch_device, device.torch_dtype)
-    except EaselError:
-        raise
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise OutOfMemory(str(error)) from error
-        log.exception("loading the control network %s failed", source)
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise ModelError(f"{part.name} cannot be loaded from {source}: {first}") from error
     loaded.controls[source] = network.eval().requires_grad_(False)
     loaded.size_bytes += sum(weight.numel() * weight.element_size() for weight in network.parameters())
     log.info("loaded the %s control of %s", kind, spec.id)

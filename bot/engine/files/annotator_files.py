@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast
 
 from bot.catalogue.annotators import AnnotatorSpec
 from bot.catalogue.models import Catalogue
-from bot.engine.files.sources import SHARD, TEXTS, Kind, Source, json_object, read_text, source_of
+from bot.engine.files.sources import SHARD, TEXTS, Kind, Source, json_object, read_text
 from bot.engine.files.vetting import MAX_SETTINGS_BYTES, vet_file
 from bot.errors import ModelError
 
@@ -33,11 +33,6 @@ class Locate(Protocol):
     def locate_annotator(self, annotator_id: str) -> Path:
         """Give its folder. Raises ModelError."""
         ...
-
-
-def annotator_source(spec: AnnotatorSpec, models_root: Path) -> Source:
-    """Tell what an annotator's source is, a Hub id or a folder. Raises ModelError for pickles, unread."""
-    return source_of(spec, spec.source, models_root)
 
 
 def wanted_annotator_files(names: Iterable[str], settings: str) -> list[str]:

@@ -33,15 +33,8 @@ def load_catalogue(settings: Settings) -> Catalogue:
 
     Raises ConfigError naming the file.
     """
-    path = settings.models_file
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"EASEL_MODELS_FILE is {path}, and there is no such file.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"EASEL_MODELS_FILE {path} cannot be read: {error}.") from None
-    root, data_dir = models_root(settings), settings.data_dir
-    catalogue = with_checkpoints(parse_catalogue(text, origin=str(path)), data_dir)
+    path, root, data_dir = settings.models_file, models_root(settings), settings.data_dir
+    catalogue = with_checkpoints(_read_file(path), data_dir)
     if settings.model is not None:
         if catalogue.get(settings.model) is None:
             known = ", ".join(spec.id for spec in catalogue.models)
@@ -60,6 +53,16 @@ def load_catalogue(settings: Settings) -> Catalogue:
     if settings.model is not None:
         return catalogue
     return replace(catalogue, default=default_model(catalogue, model_files(catalogue, settings), settings.device))
+
+
+def _read_file(path: Path) -> Catalogue:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"EASEL_MODELS_FILE is {path}, and there is no such file.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"EASEL_MODELS_FILE {path} cannot be read: {error}.") from None
+    return parse_catalogue(text, origin=str(path))
 
 
 def load_styles(data_dir: Path) -> tuple[Style, ...]:
@@ -102,15 +105,32 @@ def locate_parts(catalogue: Catalogue, root: Path) -> Catalogue:
     Without its files a model has no drafts, no inpainting weights, no control network of that kind, no IP-Adapter; what is on the Hub is
     fetched when it is first asked for.
     """
-    return replace(catalogue, models=tuple(_located(spec, root) for spec in catalogue.models))
+    missing: list[str] = []
+    located = replace(catalogue, models=tuple(_located(spec, root, missing) for spec in catalogue.models))
+    for sentence in missing:
+        log.info("%s", sentence)
+    return located
 
 
-def _located(spec: ModelSpec, root: Path) -> ModelSpec:
+def missing_parts(settings: Settings) -> list[str]:
+    """Say of each file or folder that a models file names besides its models and that is not there, what is without it. Touches the disk.
+
+    Raises ConfigError naming the models file.
+    """
+    missing: list[str] = []
+    for spec in _read_file(settings.models_file).models:
+        _located(spec, models_root(settings), missing)
+    return missing
+
+
+def _located(spec: ModelSpec, root: Path, missing: list[str]) -> ModelSpec:
+    """Make a model's paths absolute, and leave out what is not there, which is said in `missing`."""
+
     def there(path: str, what: str) -> str | None:
         found = (root / Path(path).expanduser()).resolve()
         if found.exists():
             return str(found)
-        log.info("no %s of %s: %s is not there", what, spec.id, found)
+        missing.append(f"no {what} of {spec.id}: {found} is not there")
         return None
 
     def there_or_on_the_hub(source: str, what: str) -> str | None:
@@ -120,15 +140,17 @@ def _located(spec: ModelSpec, root: Path) -> ModelSpec:
     if draft is not None:
         lora = there(draft.lora, "drafts")
         vae = None if draft.tiny_vae is None else there(draft.tiny_vae, "drafts")
-        missing = lora is None or (draft.tiny_vae is not None and vae is None)
-        draft = None if missing else replace(draft, lora=lora, tiny_vae=vae)
+        incomplete = lora is None or (draft.tiny_vae is not None and vae is None)
+        draft = None if incomplete else replace(draft, lora=lora, tiny_vae=vae)
     inpainting = None if spec.inpainting is None else there_or_on_the_hub(spec.inpainting, "inpainting weights")
     controls = {kind: there_or_on_the_hub(source, f"{kind} control") for kind, source in spec.controls.items()}
     known = {kind: path for kind, path in controls.items() if path is not None}
     adapter = spec.ip_adapter
     if adapter is not None:
-        found = (there(adapter.weights, "IP-Adapter"), there(adapter.encoder, "image encoder"))
-        adapter = None if None in found else replace(adapter, weights=found[0], encoder=found[1])
+        weights = there_or_on_the_hub(adapter.weights, "IP-Adapter")
+        encoder = there_or_on_the_hub(adapter.encoder, "image encoder")
+        incomplete = weights is None or encoder is None
+        adapter = None if incomplete else replace(adapter, weights=weights, encoder=encoder)
     own = {
         what: {name: at for name, path in files.items() if (at := there(path, f"{name} ({what})")) is not None}
         for what, files in ((LORAS, spec.loras), (EMBEDDINGS, spec.embeddings))

@@ -64,31 +64,34 @@ def wanted_part(part: PartSpec) -> Wanted:
         return [place.name]
 
     def its_folder(names: Iterable[str], settings: str) -> list[str]:
-        return wanted_part_files(names, settings, place.name, part.variant)
+        return wanted_part_files(names, settings, place.name, part)
 
     if place.is_file:
         return Wanted(part, place.repository, part.revision, None, the_file, "")
-    return Wanted(part, place.repository, part.revision, place.name, its_folder, "no network of diffusers")
+    return Wanted(
+        part, place.repository, part.revision, place.name, its_folder, "no network of diffusers or transformers"
+    )
 
 
-def wanted_part_files(names: Iterable[str], settings: str, index: str, variant: str | None) -> list[str]:
+def wanted_part_files(names: Iterable[str], settings: str, index: str, part: PartSpec) -> list[str]:
     """Choose which files of a repository to fetch: one set of a network's weights, then `index`, its settings.
 
-    The set is that of `variant` where there is one, else the plain one. Raises ValueError where the settings are none.
+    The set is that of the part's variant where there is one, else the plain one. Raises ValueError where the settings are none.
     """
     json_object(settings)
     folder = PurePosixPath(index).parent
     beside = [PurePosixPath(name) for name in names if "\\" not in name and PurePosixPath(name).parent == folder]
-    sets = {found: str(path) for path in beside if (found := weight_set(path.name)) is not None}
-    chosen = sets.get(variant or "") or sets.get("")
+    sets = {found: str(path) for path in beside if (found := weight_set(path.name, part.weights)) is not None}
+    chosen = sets.get(part.variant or "") or sets.get("")
     return [index] if chosen is None else [chosen, index]
 
 
-def whole_part(path: Path) -> Path | None:
+def whole_part(part: PartSpec, path: Path) -> Path | None:
     """Give what was downloaded of a part, its single file or the folder of its settings; None where the weights are missing."""
     if path.name != SETTINGS:
         return path
-    return path.parent if any(weight_set(each.name) is not None for each in path.parent.iterdir()) else None
+    there = any(weight_set(each.name, part.weights) is not None for each in path.parent.iterdir())
+    return path.parent if there else None
 
 
 def check_part(part: PartSpec, source: Source) -> Path:

@@ -10,8 +10,10 @@ from enum import Enum
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
+from bot.catalogue.annotators import AnnotatorSpec
 from bot.catalogue.entries import Entry
 from bot.catalogue.models import ModelSpec
+from bot.catalogue.parts import NETWORK_WEIGHTS
 from bot.errors import ModelError
 
 INDEX = "model_index.json"
@@ -48,7 +50,7 @@ class Source:
     path: Path | None
 
 
-def find_source(spec: ModelSpec, models_root: Path) -> Source:
+def find_source(spec: ModelSpec | AnnotatorSpec, models_root: Path) -> Source:
     """Tell what `spec.source` is; relative paths count from `models_root`.
 
     "owner/name" is a folder where one is there, else a Hub id. Raises ModelError for pickled weights, unread.
@@ -149,9 +151,6 @@ def read_text(path: Path, max_bytes: int) -> str:
 _VARIANT = re.compile(
     r"\.([A-Za-z_][\w]*)(?:-\d{5}-of-\d{5})?\.safetensors$|-\d{5}-of-\d{5}\.([A-Za-z_]\w*)\.safetensors$"
 )
-NETWORK_WEIGHTS = "diffusion_pytorch_model"
-"""What diffusers calls the weights of one network."""
-_NETWORK_WEIGHTS = re.compile(rf"{NETWORK_WEIGHTS}(?:\.([A-Za-z]\w*))?\.safetensors")
 _WEIGHTLESS = ("tokenizer", "scheduler", "feature_extractor", "processor", "image_processor")
 SHARD = re.compile(r"-\d{5}-of-(\d{5})(?=\.)")
 TEXTS = (".json", ".txt", ".model", ".jinja")
@@ -205,9 +204,9 @@ def wanted_files(
     return [*chosen, INDEX]
 
 
-def weight_set(name: str) -> str | None:
-    """Tell to which set of one network's weights a file belongs: its variant ("fp16"), "" for the plain one, None for no weights."""
-    match = _NETWORK_WEIGHTS.fullmatch(name)
+def weight_set(name: str, called: str = NETWORK_WEIGHTS) -> str | None:
+    """Tell to which set of one network's weights, so `called`, a file belongs: its variant ("fp16"), "" for the plain one, None for no weights."""
+    match = re.fullmatch(rf"{re.escape(called)}(?:\.([A-Za-z]\w*))?\.safetensors", name)
     return None if match is None else match.group(1) or ""
 
 

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from bot.catalogue.annotators import AnnotatorSpec
+from bot.catalogue.entries import Entry
 from bot.catalogue.models import UPSCALER_PREFIX, Catalogue, ModelSpec
 from bot.catalogue.parts import PartSpec, find_part
-from bot.engine.files.annotator_files import SETTINGS, annotator_source, check_folder, is_whole, wanted_annotator_files
+from bot.engine.files.annotator_files import SETTINGS, check_folder, is_whole, wanted_annotator_files
 from bot.engine.files.checksums import Checksums
 from bot.engine.files.downloads import HUB, Download, Wanted, explain
 from bot.engine.files.part_files import check_part, part_source, place_of, wanted_part, whole_part
@@ -80,7 +81,7 @@ class ModelFiles:
             return False
         try:
             if isinstance(spec, PartSpec):
-                return part_source(spec, self._root).kind is not Kind.HUB or self._part(spec) is not None
+                return all(self._has_part(each) for each in (spec, *spec.beside))
             source = find_source(spec, self._root)
             if source.kind is Kind.HUB:
                 return self._downloaded(spec.source, spec.revision) is not None
@@ -104,13 +105,11 @@ class ModelFiles:
         spec = self._catalogue.annotator(annotator_id)
         if spec is None:
             raise ModelError(f"The annotator {annotator_id!r} is not in the catalogue any more; choose another one.")
-        source = annotator_source(spec, self._root)
+        source = find_source(spec, self._root)
         if source.kind is Kind.HUB:
             folder = self._cached(spec.source, spec.revision, SETTINGS)
             if folder is None or not is_whole(folder):
-                raise ModelError(
-                    f"{spec.name} has not been downloaded yet; run `python -m bot models fetch {spec.id}` where there is a network."
-                )
+                raise _not_here(spec)
         else:
             folder = check_folder(spec, source)
         self._checksums.verify(spec.name, {folder / name: digest for name, digest in spec.sha256.items()})
@@ -123,20 +122,21 @@ class ModelFiles:
             return check_part(part, source)
         folder = self._part(part)
         if folder is None:
-            raise ModelError(
-                f"{part.name} has not been downloaded yet; run `python -m bot models fetch {part.id}` where there is a network."
-            )
+            raise _not_here(part)
         return folder
 
     def _part(self, part: PartSpec) -> Path | None:
         """Find a part's download."""
         place = place_of(part)
         found = self._cached_file(place.repository, part.revision, place.name)
-        return None if found is None else whole_part(found)
+        return None if found is None else whole_part(part, found)
+
+    def _has_part(self, part: PartSpec) -> bool:
+        return part_source(part, self._root).kind is not Kind.HUB or self._part(part) is not None
 
     def _has_annotator(self, spec: AnnotatorSpec) -> bool:
         try:
-            if annotator_source(spec, self._root).kind is not Kind.HUB:
+            if find_source(spec, self._root).kind is not Kind.HUB:
                 return True
         except ModelError:
             return True
@@ -148,9 +148,7 @@ class ModelFiles:
         if source.kind is Kind.HUB:
             folder = self._downloaded(spec.source, spec.revision)
             if folder is None:
-                raise ModelError(
-                    f"{spec.name} has not been downloaded yet; run `python -m bot models fetch {spec.id}` first."
-                )
+                raise _not_here(spec)
             return folder, None
         check_local(spec, source)
         assert source.path is not None
@@ -175,7 +173,8 @@ class ModelFiles:
             return
         part = find_part(self._catalogue, model_id)
         if isinstance(part, PartSpec):
-            self._fetch_part(part, on_progress, stopped)
+            for each in (part, *part.beside):
+                self._fetch_part(each, on_progress, stopped)
             return
         spec = self._spec(model_id)
         source = find_source(spec, self._root)
@@ -208,7 +207,7 @@ class ModelFiles:
     def _fetch_annotator(
         self, spec: AnnotatorSpec, on_progress: Callable[[FetchProgress], None], stopped: Callable[[], bool]
     ) -> None:
-        source = annotator_source(spec, self._root)
+        source = find_source(spec, self._root)
         if source.kind is not Kind.HUB:
             check_folder(spec, source)
         elif not self.is_local(spec.id):
@@ -280,6 +279,12 @@ class ModelFiles:
                 f"not {spec.family!r}; use the model's diffusers folder."
             )
         return self._cached(CONFIG_REPOSITORIES[spec.family], None)
+
+
+def _not_here(entry: Entry) -> ModelError:
+    return ModelError(
+        f"{entry.name} has not been downloaded yet; run `python -m bot models fetch {entry.id}` where there is a network."
+    )
 
 
 def _is_file(source: Source) -> bool:

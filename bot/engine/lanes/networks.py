@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from bot.engine.devices import is_device_lost, is_out_of_memory
 from bot.engine.families.base import Family
 from bot.engine.lanes.levers import Choice, Levers, choose_levers, padded_rows
+from bot.engine.loading.reading import first_line
 
 if TYPE_CHECKING:
     import torch
@@ -98,8 +99,7 @@ class Network:
     def _give_up(self, what: str, error: Exception) -> None:
         if is_out_of_memory(error) or is_device_lost(error):
             raise error
-        text = str(error).strip().splitlines() or [type(error).__name__]
-        log.warning("%s does not work with this model here and is left out: %s", what, text[0][:200])
+        log.warning("%s does not work with this model here and is left out: %s", what, first_line(error))
 
 
 class _Compiled:

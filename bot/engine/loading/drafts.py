@@ -12,6 +12,7 @@ from typing import Any
 
 from bot.catalogue.models import ModelSpec
 from bot.engine.devices import Device
+from bot.engine.loading.reading import first_line
 from bot.errors import ModelError
 
 _LORA_FILE = "pytorch_lora_weights.safetensors"
@@ -24,9 +25,7 @@ def make_draft(pipe: Any, spec: ModelSpec, device: Device) -> None:
     try:
         pipe.load_lora_weights(str(folder), weight_name=file, use_safetensors=True, local_files_only=True)
     except (ValueError, RuntimeError, OSError, AttributeError) as error:
-        raise ModelError(
-            f"The draft weights {spec.draft.lora} do not suit {spec.name}: {_first_line(error)}"
-        ) from error
+        raise ModelError(f"The draft weights {spec.draft.lora} do not suit {spec.name}: {first_line(error)}") from error
     # diffusers only warns where a file has no weights for this denoiser.
     if not pipe.get_active_adapters():
         raise ModelError(
@@ -54,7 +53,3 @@ def lora_file(spec: ModelSpec, path: Path) -> tuple[Path, str]:
             f"The draft weights of {spec.name}, {path}, are not one .safetensors file, nor a folder with one."
         )
     return path, _LORA_FILE if _LORA_FILE in files else files[0]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -12,6 +12,7 @@ from bot.engine.devices import Device, is_out_of_memory
 from bot.engine.files.vetting import vet
 from bot.engine.loading.drafts import make_draft
 from bot.engine.loading.quantizing import check_package, quantize, read_gguf
+from bot.engine.loading.reading import first_line
 from bot.engine.loading.vaes import exchange_vae
 from bot.engine.memory.plans import DENOISERS
 from bot.errors import EaselError, ModelError, OutOfMemory
@@ -53,7 +54,7 @@ def load_pipeline(spec: ModelSpec, weights: Path, settings: Path | None, device:
             ) from error
         log.exception("loading %s from %s failed", spec.id, weights)
         raise ModelError(
-            f"{spec.name} cannot be loaded from {weights}: {_first_line(error)} "
+            f"{spec.name} cannot be loaded from {weights}: {first_line(error).removesuffix('.')}. "
             "Check that it is a complete text-to-image model with .safetensors weights."
         ) from error
     if not hasattr(pipe, "scheduler") or "prompt" not in _parameters(pipe):
@@ -109,9 +110,3 @@ def _parameters(pipe: Any) -> Any:
     import inspect
 
     return inspect.signature(type(pipe).__call__).parameters
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    line = text.splitlines()[0][:200] if text else type(error).__name__
-    return line if line.endswith(".") else f"{line}."

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bot.catalogue.annotators import CAPTION, DEPTH, PEOPLE, POSE, AnnotatorSpec
-from bot.engine.devices import Device, is_out_of_memory
+from bot.engine.devices import Device
 from bot.engine.files.annotator_files import vet_annotator
 from bot.engine.files.weights import ModelFiles
-from bot.errors import EaselError, ModelError, OutOfMemory
+from bot.engine.loading.reading import reading
+from bot.errors import ModelError
 from bot.generation import RawPicture
 
 if TYPE_CHECKING:
@@ -112,16 +113,8 @@ def load_annotator(spec: AnnotatorSpec, folder: Path, device: Device) -> Annotat
             f"{spec.name} is of the kind {kind[:60]!r}; for {spec.kind} there are {', '.join(sorted(_ARCHITECTURES[spec.kind]))}. "
             "Choose another one."
         )
-    try:
+    with reading(f"{spec.name} cannot be loaded from {folder}"):
         loaded = _read(spec, folder, device)
-    except EaselError:
-        raise
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise OutOfMemory(str(error)) from error
-        log.warning("loading the annotator %s failed", folder, exc_info=error)
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise ModelError(f"{spec.name} cannot be loaded from {folder}: {first}") from error
     log.info("loaded %s (%s), %.0f MB", spec.id, kind, loaded.size_bytes / 1e6)
     return loaded
 

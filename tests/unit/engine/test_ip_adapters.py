@@ -13,12 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from bot.catalogue.models import Catalogue
 from bot.catalogue.references import IpAdapterSpec
 from bot.engine.conditioning.adapters import Weighted, telling_words
 from bot.engine.conditioning.image_prompts import ImagePrompt
 from bot.engine.conditioning.ip_adapters import IpAdapter, load_ip_adapter
 from bot.engine.devices import Device
 from bot.engine.families import Family
+from bot.engine.files.weights import ModelFiles
 from bot.engine.lanes.lane import Formation, Lane
 from bot.engine.lanes.levers import Levers
 from bot.engine.lanes.networks import Network, arrange
@@ -30,17 +32,18 @@ from tests.unit.engine.test_canvas import control_network, hole, photo, raw, tog
 from tests.unit.engine.test_lanes import asked, family, same
 
 CPU = Device("cpu", "the processor", "fp32", None)
+FILES = ModelFiles(Catalogue((), ""), models_root=Path(), cache_dir=Path("nowhere"), hf_token=None)
 FAMILIES = ("sd15", "sd21", "lcm", "sdxl")
 
 
 def beside(drawer: Family, files: IpAdapterSpec | None) -> Any:
     spec = SimpleNamespace(id="tiny", name="Tiny", ip_adapter=files)
-    return SimpleNamespace(spec=spec, pipe=drawer.pipe, family=drawer, ip_adapter=None, size_bytes=0)
+    return SimpleNamespace(spec=spec, pipe=drawer.pipe, family=drawer, ip_adapter=None, size_bytes=0, whole=True)
 
 
 def read(drawer: Family, files: IpAdapterSpec) -> IpAdapter:
     loaded = beside(drawer, files)
-    load_ip_adapter(loaded, CPU)
+    load_ip_adapter(loaded, CPU, FILES)
     assert loaded.size_bytes == loaded.ip_adapter.size_bytes > 0
     return loaded.ip_adapter
 
@@ -301,7 +304,7 @@ def _huge_encoder(files: IpAdapterSpec) -> None:
         (_odd_projection, "of a kind that is not known"),
         (_cut, "cut off or damaged"),
         (_pickled, "refused unread"),
-        (_gone, "pooled.safetensors cannot be read: No such file"),
+        (_gone, "there is no .*pooled.safetensors; correct its source"),
         (_other_encoder, "reads 24 numbers where it gives 20"),
         (_pickled_encoder, "has no .safetensors weights; others are refused unread"),
         (_half_an_encoder, "it has no .*layers.1"),
@@ -319,7 +322,7 @@ def test_load_ip_adapter_that_will_not_do_is_refused_with_its_name(change: Any, 
     change(files)
     loaded = beside(drawer, files)
     with pytest.raises(ModelError, match=words) as refused:
-        load_ip_adapter(loaded, CPU)
+        load_ip_adapter(loaded, CPU, FILES)
     assert "Tiny" in str(refused.value)
     assert "\n" not in str(refused.value)
     assert (loaded.ip_adapter, loaded.size_bytes) == (None, 0)
@@ -327,4 +330,33 @@ def test_load_ip_adapter_that_will_not_do_is_refused_with_its_name(change: Any, 
 
 def test_load_ip_adapter_of_a_model_that_has_none_any_more_says_so() -> None:
     with pytest.raises(ModelError, match="Tiny reads no reference pictures any more"):
-        load_ip_adapter(beside(family("sd15"), None), CPU)
+        load_ip_adapter(beside(family("sd15"), None), CPU, FILES)
+
+
+def test_load_ip_adapter_beside_a_model_in_turns_waits_in_main_memory(tmp_path: Path) -> None:
+    drawer = family("sd15")
+    loaded = beside(drawer, write_all(drawer.pipe.unet, tmp_path))
+    loaded.whole = False
+    load_ip_adapter(loaded, CPU, FILES)
+    assert (loaded.ip_adapter.rests_on.type, loaded.ip_adapter.size_bytes, loaded.size_bytes) == ("cpu", 0, 0)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_read_leaves_the_device_afterwards_for_where_its_adapter_rests(tmp_path: Path, broken: bool) -> None:
+    """Where there is no card, what has left for "meta" is nowhere."""
+    drawer = family("sd15")
+    adapter = read(drawer, write_all(drawer.pipe.unet, tmp_path))
+    expected = seen(adapter, 1)
+    adapter = replace(adapter, rests_on=torch.device("meta"))
+    if broken:
+        adapter.projection.register_forward_hook(lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            seen(adapter, 1)
+    else:
+        for told, before in zip(
+            seen(adapter, 1).towards.layers.values(), expected.towards.layers.values(), strict=True
+        ):
+            assert all(map(torch.equal, told, before))
+    assert {weight.device.type for one in (adapter.encoder, adapter.projection) for weight in one.parameters()} == {
+        "meta"
+    }

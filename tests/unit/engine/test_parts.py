@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from diffusers import UNet2DConditionModel
 
-from bot.catalogue.models import Catalogue, parse_catalogue
-from bot.catalogue.parts import find_part, name_of, needs, parts_of
+from bot.catalogue.models import Catalogue, parse_catalogue, with_variants
+from bot.catalogue.parts import control_of, find_part, ip_adapter_of, name_of, needs, parts_of
 from bot.engine.base import Order
 from bot.engine.diffusers_engine import DiffusersEngine
 from bot.engine.files.models import locate_parts
@@ -17,6 +18,7 @@ from bot.engine.files.weights import ModelFiles
 from bot.errors import ModelError
 from bot.generation import FetchProgress, InputPictures, Variant
 from tests.unit.engine.fakes import POCKET, ROOT, FakeHub, Notes, request
+from tests.unit.engine.ip_adapters import write_all
 from tests.unit.engine.orders import error_of
 from tests.unit.engine.test_from_pictures import disc, raw
 
@@ -40,12 +42,14 @@ def fetch(files: ModelFiles, part: str = "mine+canny") -> list[FetchProgress]:
     return seen
 
 
-def drawn(parts: str, root: Path, kind: str = "canny") -> Order:
+def drawn(parts: str, root: Path, **changes: Any) -> Order:
     engine = DiffusersEngine(
         catalogue_of(parts, root), models_root=root, cache_dir=root / "hub", device="cpu", dtype="fp32", max_batch=1
     )
-    asked = request(model="mine", num_inference_steps=1, control=GIVEN, control_type=kind)
-    order = Order(asked, Notes(), None, InputPictures(control=raw(disc((0, 0, 0)).resize((64, 64)))))
+    changes = changes or {"control": GIVEN, "control_type": "canny"}
+    picture = raw(disc((0, 0, 0)).resize((64, 64)))
+    inputs = InputPictures(**{name: picture for name in ("control", "reference") if changes.get(name)})
+    order = Order(request(model="mine", num_inference_steps=1, **changes), Notes(), None, inputs)
     engine.admit(order)
     while engine.busy:
         engine.turn()
@@ -120,7 +124,7 @@ def test_fetch_control_network_that_cannot_be_had_says_what_to_do(hub: FakeHub, 
         words = "Mine's canny control is not on this machine and the Hub .* run `python -m bot models fetch mine.canny`"
     elif trouble == "no network of diffusers":
         hub.repositories["someone/edges"] = {WEIGHTS: b"weights"}
-        words = "someone/edges on the Hub is no network of diffusers, it has no config.json"
+        words = "someone/edges on the Hub is no network of diffusers or transformers, it has no config.json"
     with pytest.raises(ModelError, match=words):
         fetch(files)
 
@@ -136,6 +140,92 @@ def test_engine_without_the_download_says_how_to_fetch_it(tmp_path: Path) -> Non
 def test_control_that_is_a_pickle_is_refused_unread(tmp_path: Path) -> None:
     (tmp_path / "edges.pth").write_bytes(b"a pickle")
     assert "edges.pth is a pickle" in str(error_of(drawn('controls = { canny = "edges.pth" }', tmp_path)))
+
+
+def served_adapter(hub: FakeHub, folder: Path) -> str:
+    """Put an IP-Adapter and its encoder on the Hub, each beside what is not to be fetched; what a model's table says of it."""
+    write_all(UNet2DConditionModel.from_pretrained(POCKET / "unet"), folder)
+    hub.add_folder("someone/adapters", folder)
+    served = hub.repositories["someone/adapters"]
+    hub.repositories["someone/adapters"] = {f"models/{name}": data for name, data in served.items()} | {
+        "models/other.safetensors": b"another", "models/image_encoder/pytorch_model.bin": b"a pickle", "README.md": b"words",
+    }  # fmt: skip
+    return 'ip_adapter = "someone/adapters/models/pooled.safetensors"'
+
+
+def test_fetch_ip_adapter_brings_its_file_and_encoder_alone_and_is_drawn_with(hub: FakeHub, tmp_path: Path) -> None:
+    parts = served_adapter(hub, tmp_path / "made")
+    files = files_for(parts, tmp_path)
+    assert not files.is_local("mine+reference")
+    order = drawn(parts, tmp_path, reference=GIVEN)
+    assert "Mine's IP-Adapter has not been downloaded yet; run `python -m bot models fetch mine+reference`" in str(
+        error_of(order)
+    )
+    seen = fetch(files, "mine+reference")
+    assert {told.model for told in seen} == {"mine+reference"}
+    fetched = {asked.rpartition("/resolve/")[2].partition("/")[2] for asked in hub.asked if "/resolve/" in asked}
+    folder = "models/image_encoder"
+    assert fetched == {"models/pooled.safetensors", f"{folder}/config.json", f"{folder}/model.safetensors"}
+    hub.close()
+    assert files.is_local("mine+reference")
+    assert fetch(files, "mine+reference") == []
+    with_one = drawn(parts, tmp_path, reference=GIVEN, reference_scale=1.0).future.result(0).pictures[0]
+    assert with_one.pixels != drawn(parts, tmp_path, reference="").future.result(0).pictures[0].pixels
+
+
+def test_ip_adapter_without_its_encoder_is_not_here_and_fetching_goes_on_with_that(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    parts = served_adapter(hub, tmp_path / "made")
+    served = hub.repositories["someone/adapters"]
+    weights = served.pop("models/image_encoder/model.safetensors")
+    files = files_for(parts, tmp_path)
+    with pytest.raises(ModelError, match=r"Mine's image encoder: someone/adapters has no \.safetensors weights"):
+        fetch(files, "mine+reference")
+    assert not files.is_local("mine+reference")
+    served["models/image_encoder/model.safetensors"] = weights
+    hub.asked.clear()
+    fetch(files, "mine+reference")
+    assert files.is_local("mine+reference")
+    assert not any("pooled" in asked for asked in hub.asked)
+
+
+def test_ip_adapter_of_the_hub_with_an_encoder_of_this_disk_is_fetched_alone(hub: FakeHub, tmp_path: Path) -> None:
+    parts = served_adapter(hub, tmp_path / "made") + '\nip_adapter_encoder = "made/image_encoder"'
+    files = files_for(parts, tmp_path)
+    fetch(files, "mine+reference")
+    assert not any("image_encoder" in asked for asked in hub.asked)
+    assert drawn(parts, tmp_path, reference=GIVEN).future.result(0).pictures
+
+
+def test_ip_adapter_that_came_damaged_is_refused_before_it_is_read(hub: FakeHub, tmp_path: Path) -> None:
+    parts = served_adapter(hub, tmp_path / "made")
+    hub.repositories["someone/adapters"]["models/pooled.safetensors"] = b"damaged"
+    fetch(files_for(parts, tmp_path), "mine+reference")
+    words = str(error_of(drawn(parts, tmp_path, reference=GIVEN)))
+    assert words.startswith("Mine: ")
+    assert "pooled.safetensors" in words
+
+
+@pytest.mark.parametrize("trouble", ["gated", "away", "missing", "no such file"])
+def test_fetch_ip_adapter_that_cannot_be_had_says_what_to_do(hub: FakeHub, tmp_path: Path, trouble: str) -> None:
+    files = files_for(served_adapter(hub, tmp_path / "made"), tmp_path)
+    words = "Mine's IP-Adapter: there is no model someone/adapters on the Hub"
+    if trouble == "gated":
+        hub.gated.add("someone/adapters")
+        words = "Mine's IP-Adapter is gated: accept the licence at .*/someone/adapters, then set HF_TOKEN"
+    elif trouble == "away":
+        hub.close()
+        words = (
+            "Mine's IP-Adapter is not on this machine and the Hub .* run `python -m bot models fetch mine.reference`"
+        )
+    elif trouble == "missing":
+        del hub.repositories["someone/adapters"]
+    else:
+        del hub.repositories["someone/adapters"]["models/pooled.safetensors"]
+        words = r"someone/adapters on the Hub has no models/pooled\.safetensors; correct its source"
+    with pytest.raises(ModelError, match=words):
+        fetch(files, "mine+reference")
 
 
 def test_inpainting_weights_of_the_hub_are_a_model_that_is_fetched(hub: FakeHub, tmp_path: Path) -> None:
@@ -165,6 +255,7 @@ licence = "MIT"
 variant = "fp16"
 inpainting = "o/a-inpainting"
 controls = { union = "o/union", tile = "o/tile" }
+ip_adapter = "o/adapters/a.safetensors"
 """
     catalogue = parse_catalogue(text, origin="models.toml")
     asked: dict[str, Any] = {"model": "a"}
@@ -175,14 +266,30 @@ controls = { union = "o/union", tile = "o/tile" }
         "a+inpainting",
         "a+tile",
     )
+    assert needs(catalogue, request(**asked, reference=GIVEN, image=GIVEN, mask=GIVEN)) == (
+        "a+inpainting",
+        "a+reference",
+    )
+    assert needs(catalogue, request(model="gone", reference=GIVEN)) == ("gone",)
     assert needs(catalogue, request(model="gone", control=GIVEN, control_type="tile")) == ("gone",)
-    assert [part.id for part in parts_of(catalogue["a"])] == ["a+inpainting", "a+canny", "a+tile"]
+    assert [part.id for part in parts_of(catalogue["a"])] == ["a+inpainting", "a+canny", "a+tile", "a+reference"]
     assert name_of(catalogue, "a+canny") == "A's canny, scribble, depth and pose control"
     assert name_of(catalogue, "a+inpainting") == "A inpainting"
+    assert name_of(catalogue, "a+reference") == "A's IP-Adapter"
     assert name_of(catalogue, "a") == "A"
     found = find_part(catalogue, "a+inpainting")
     assert found is not None
     assert found.variant == "fp16"
+
+
+def test_parts_of_drafts_and_inpainting_weights_are_those_of_their_model(tmp_path: Path) -> None:
+    parts = 'ip_adapter = "o/n/a.safetensors"\ncontrols = { canny = "o/edges" }\ninpainting = "o/inpainting"'
+    for spec in with_variants(catalogue_of(parts, tmp_path)).models:
+        adapter, control = ip_adapter_of(spec), control_of(spec, "canny")
+        assert adapter is not None
+        assert control is not None
+        assert (adapter.id, control.id) == ("mine+reference", "mine+canny")
+        assert [each.id for each in adapter.beside] == ["mine+reference"]
 
 
 def test_needs_of_a_sheet_over_models_name_those_of_each(tmp_path: Path) -> None:

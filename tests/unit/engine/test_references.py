@@ -190,6 +190,7 @@ def test_reference_with_a_model_in_turns_is_drawn_as_with_it_whole(
             assert apart(drawing, one) <= 1
     unet = engine.residents.use("tiny").pipe.unet
     assert how != "layers" or any(weight.device.type == "meta" for weight in unet.parameters())
+    assert engine.residents.use("tiny").ip_adapter.size_bytes == 0
     engine.close()
 
 
@@ -206,7 +207,7 @@ def test_reference_whose_adapter_is_gone_fails_with_its_name_and_spares_the_othe
     while engine.busy:
         engine.turn()
     assert isinstance(error_of(failing), ModelError)
-    assert "x.safetensors cannot be read" in str(error_of(failing))
+    assert "x.safetensors; correct its source in the models file" in str(error_of(failing))
     assert error_of(other) is None
     engine.close()
 

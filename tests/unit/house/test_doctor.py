@@ -134,6 +134,25 @@ def test_check_models_says_which_annotators_are_here_and_which_cannot_be_loaded(
     assert [one.what for one in found if one.subject == "annotators (depth)"] == ["here: none"]
 
 
+def test_check_models_names_each_part_whose_path_leads_nowhere_and_none_of_the_hub(tmp_path: Path) -> None:
+    (tmp_path / "models.toml").write_text(
+        '[models.mine]\nname = "Mine"\nsource = "someone/mine"\nfamily = "sd15"\nlicence = "MIT"\n'
+        'ip_adapter = "ip/adapter.safetensors"\nip_adapter_encoder = "someone/adapters/image_encoder"\n'
+        'inpainting = "someone/inpainting"\ncontrols = { canny = "someone/edges", tile = "/nowhere/tile" }\n'
+    )
+    settings = settings_for(tmp_path, EASEL_MODELS_FILE=str(tmp_path / "models.toml"))
+    found = [one for one in check_models(settings) if one.subject == "parts"]
+    adapter = (tmp_path / "ip" / "adapter.safetensors").resolve()
+    assert [one.what for one in found] == [
+        "no tile control of mine: /nowhere/tile is not there", f"no IP-Adapter of mine: {adapter} is not there",
+    ]  # fmt: skip
+    assert all(one.verdict is Verdict.NOTE and "correct its path in the models file" in one.advice for one in found)
+
+
+def test_check_models_of_the_models_that_are_shipped_misses_no_part(tmp_path: Path) -> None:
+    assert not [one for one in check_models(settings_for(tmp_path)) if one.subject == "parts"]
+
+
 def test_check_memory_without_a_gpu_says_how_each_model_would_lie_on_cards(tmp_path: Path) -> None:
     found = {f.subject: f for f in check_memory(settings_for(tmp_path))}
     assert set(found) == {"main memory", *(spec.id for spec in load_catalogue(settings_for(tmp_path)).models)}

@@ -151,6 +151,10 @@ def test_size_like_stays_within_the_model(shape: tuple[int, int]) -> None:
         ('family = "flux"\nip_adapter = "x.safetensors"', "ip_adapter is for the families sd15, sd21, sdxl, not flux"),
         ('ip_adapter = "x.bin"', "ip_adapter is a .safetensors file, not 'x.bin'; pickles are refused unread"),
         ("ip_adapter = 3", "ip_adapter has the wrong type"),
+        (
+            'ip_adapter = "o/n/x.safetensors"\nip_adapter_encoder = "o/n/clip.safetensors"',
+            "ip_adapter_encoder is a folder with config.json and model.safetensors, not the file 'o/n/clip.safetensors'",
+        ),
         ('ip_adapter_encoder = "x"', "ip_adapter_encoder goes with ip_adapter"),
         ('ip_adapter = "x.safetensors"\nip_adapter_scale = 0', "ip_adapter_scale is above 0 and at most 2, got 0"),
         ('ip_adapter = "x.safetensors"\nip_adapter_scale = nan', "ip_adapter_scale is above 0 and at most 2, got nan"),
@@ -167,10 +171,11 @@ def test_catalogue_wrong_parts_are_named(line: str, words: str) -> None:
     ("lines", "adapter"),
     [
         ('ip_adapter = "ip/x.safetensors"', IpAdapterSpec("ip/x.safetensors", "ip/image_encoder", 0.6)),
+        ('ip_adapter = "o/n/in/x.safetensors"', IpAdapterSpec("o/n/in/x.safetensors", "o/n/in/image_encoder", 0.6)),
         ('ip_adapter = "x.safetensors"\nip_adapter_encoder = "clip"', IpAdapterSpec("x.safetensors", "clip", 0.6)),
         ('ip_adapter = ""', None),
     ],
-    ids=["encoder beside it", "encoder elsewhere", "none"],
+    ids=["encoder beside it", "encoder beside it on the Hub", "encoder elsewhere", "none"],
 )
 def test_catalogue_ip_adapter_has_its_encoder_beside_it_or_where_the_table_says(
     lines: str, adapter: IpAdapterSpec | None
