@@ -211,7 +211,7 @@ class Bench:
 
     def _make_engine(self, folder: Path) -> Any:
         from bench.random_models import make_pipeline, write_index
-        from bot.catalogue.models import parse_catalogue
+        from bot.catalogue.models_file import parse_catalogue
         from bot.engine.diffusers_engine import DiffusersEngine
         from bot.engine.memory import residents
 

@@ -23,7 +23,7 @@ from sqlalchemy import Connection, insert
 
 from bench.numbers import percentile
 from bench.still import StillEngine, Unscored
-from bot.catalogue.models import parse_catalogue
+from bot.catalogue.models_file import parse_catalogue
 from bot.delivery import Delivery
 from bot.engine.base import EngineInfo
 from bot.files.archive import Archive

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bot.catalogue.models import parse_catalogue
+from bot.catalogue.models_file import parse_catalogue
 from bot.engine.files.sources import index_components, wanted_files
 from bot.engine.files.weights import ModelFiles
 from bot.errors import ConfigError, EaselError, ModelError, RequestError, StorageError

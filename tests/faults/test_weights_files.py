@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from bot.catalogue.models import Catalogue, ModelSpec, parse_catalogue
+from bot.catalogue.models import Catalogue, ModelSpec
+from bot.catalogue.models_file import parse_catalogue
 from bot.engine.files import checksums, headers
 from bot.engine.files.headers import read_header
 from bot.engine.files.sources import find_source, index_components

@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bot import moderation
-from bot.catalogue.models import parse_catalogue
+from bot.catalogue.models_file import parse_catalogue
 from bot.errors import EaselError, RequestError
 from bot.generation import GenerationOptions, GenerationRequest, Job, JobStatus, Origin
 from bot.limits import MAX_NEGATIVE_CHARS, MAX_PROMPT_CHARS, resolve

@@ -15,7 +15,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bot import limits
-from bot.catalogue.models import ASPECTS, parse_catalogue
+from bot.catalogue.models import ASPECTS
+from bot.catalogue.models_file import parse_catalogue
 from bot.cli import build_parser
 from bot.errors import EaselError, RequestError
 from bot.generation import GenerationOptions, GenerationRequest, JobStatus

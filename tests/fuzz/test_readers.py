@@ -19,7 +19,7 @@ from PIL import Image, PngImagePlugin
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from bot.catalogue.models import parse_catalogue
+from bot.catalogue.models_file import parse_catalogue
 from bot.engine.files import headers
 from bot.engine.files.headers import read_header
 from bot.engine.files.sources import index_components, wanted_files

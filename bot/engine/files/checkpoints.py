@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bot.catalogue.models import Catalogue, ModelSpec, make_model
+from bot.catalogue.models import Catalogue, ModelSpec
+from bot.catalogue.models_file import make_model
 from bot.engine.files.headers import Header, read_header
 from bot.engine.files.sources import INDEX, MAX_INDEX_BYTES, PICKLES, folder_problem, json_object, read_text
 from bot.errors import ConfigError

@@ -7,7 +7,8 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from bot.catalogue.models import Catalogue, ModelSpec, Style, parse_catalogue
+from bot.catalogue.models import Catalogue, ModelSpec, Style
+from bot.catalogue.models_file import parse_catalogue
 from bot.config import Settings
 from bot.engine.base import Weights
 from bot.engine.devices import gpu_present

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from bot.catalogue.annotators import AnnotatorSpec
-from bot.catalogue.models import Catalogue, parse_catalogue
+from bot.catalogue.models import Catalogue
+from bot.catalogue.models_file import parse_catalogue
 from bot.engine.devices import Device
 from bot.engine.files.annotator_files import annotators_here, is_whole, wanted_annotator_files
 from bot.engine.files.weights import ModelFiles

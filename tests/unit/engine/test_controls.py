@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bot.catalogue.models import parse_catalogue
+from bot.catalogue.models_file import parse_catalogue
 from bot.engine.base import Order
 from bot.engine.diffusers_engine import DiffusersEngine
 from bot.engine.files.models import locate_parts

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from bot.catalogue.models import Catalogue, parse_catalogue
+from bot.catalogue.models import Catalogue
+from bot.catalogue.models_file import parse_catalogue
 from bot.engine.diffusers_engine import DiffusersEngine
 from bot.engine.general import call_options
 from bot.errors import GenerationCancelled, GenerationError, InvalidOutput, ModelError, OutOfMemory, RequestError

@@ -16,7 +16,8 @@ from diffusers import AutoencoderTiny, StableDiffusionPipeline
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
 
-from bot.catalogue.models import Catalogue, parse_catalogue, with_variants
+from bot.catalogue.models import Catalogue, with_variants
+from bot.catalogue.models_file import parse_catalogue
 from bot.config import read_settings
 from bot.engine.base import Order
 from bot.engine.diffusers_engine import DiffusersEngine

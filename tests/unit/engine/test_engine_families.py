@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from bot.catalogue.models import parse_catalogue
+from bot.catalogue.models_file import parse_catalogue
 from bot.engine.base import Order
 from bot.engine.diffusers_engine import DiffusersEngine
 from bot.engine.memory import residents

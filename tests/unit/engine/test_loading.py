@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from bot.catalogue.models import parse_catalogue
+from bot.catalogue.models_file import parse_catalogue
 from bot.engine.devices import Device
 from bot.engine.diffusers_engine import DiffusersEngine
 from bot.engine.files.weights import ModelFiles

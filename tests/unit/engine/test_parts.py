@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from diffusers import UNet2DConditionModel
 
-from bot.catalogue.models import Catalogue, parse_catalogue, with_variants
+from bot.catalogue.models import Catalogue, with_variants
+from bot.catalogue.models_file import parse_catalogue
 from bot.catalogue.parts import control_of, find_part, ip_adapter_of, name_of, needs, parts_of
 from bot.engine.base import Order
 from bot.engine.diffusers_engine import DiffusersEngine

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from bot.catalogue.addons import AddOn
-from bot.catalogue.models import ModelSpec, parse_catalogue
+from bot.catalogue.models import ModelSpec
+from bot.catalogue.models_file import parse_catalogue
 from bot.engine.devices import Device
 from bot.engine.memory import residents
 from bot.engine.memory.decoding import FLOATS_A_PIXEL, Decoder, pixel_bytes

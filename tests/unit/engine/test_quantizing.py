@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from bot.catalogue.models import parse_catalogue
+from bot.catalogue.models_file import parse_catalogue
 from bot.engine.diffusers_engine import DiffusersEngine
 from bot.engine.files.weights import ModelFiles
 from bot.engine.loading import quantizing

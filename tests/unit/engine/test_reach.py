@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from bot.catalogue.models import parse_catalogue
+from bot.catalogue.models_file import parse_catalogue
 from bot.engine.base import Order
 from bot.engine.conditioning.reach import behind, behind_all, behind_chat
 from bot.engine.diffusers_engine import DiffusersEngine

@@ -14,7 +14,8 @@ import torch
 from diffusers import UNet2DConditionModel
 from PIL import Image
 
-from bot.catalogue.models import Catalogue, parse_catalogue
+from bot.catalogue.models import Catalogue
+from bot.catalogue.models_file import parse_catalogue
 from bot.engine.base import Order
 from bot.engine.conditioning.ip_adapters import IpAdapter
 from bot.engine.diffusers_engine import DiffusersEngine

@@ -14,7 +14,8 @@ import transformers
 from PIL import Image
 
 from bot.catalogue.annotators import DEPTH, PEOPLE, POSE, AnnotatorSpec
-from bot.catalogue.models import Catalogue, parse_catalogue
+from bot.catalogue.models import Catalogue
+from bot.catalogue.models_file import parse_catalogue
 from bot.catalogue.parts import needs
 from bot.engine.base import Order
 from bot.engine.devices import choose_device

@@ -13,7 +13,7 @@ import pytest
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
-from bot.catalogue.models import parse_catalogue
+from bot.catalogue.models_file import parse_catalogue
 from bot.engine import drawings
 from bot.engine.base import Order
 from bot.engine.diffusers_engine import DiffusersEngine

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from bot.catalogue.models import Catalogue, parse_catalogue
+from bot.catalogue.models import Catalogue
+from bot.catalogue.models_file import parse_catalogue
 from bot.engine.diffusers_engine import DiffusersEngine
 from bot.engine.files.weights import ModelFiles
 from bot.errors import GenerationCancelled, ModelError

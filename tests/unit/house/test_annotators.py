@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from bot.catalogue.annotators import AnnotatorSpec, parse_annotators
-from bot.catalogue.models import parse_catalogue
+from bot.catalogue.models_file import parse_catalogue
 from bot.errors import ConfigError
 
 MODEL = '[models.tiny]\nname = "Tiny"\nsource = "here"\nfamily = "sd"\nlicence = "MIT"\n'

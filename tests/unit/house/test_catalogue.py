@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bot.catalogue.models import parse_catalogue, sizes_for
+from bot.catalogue.models_file import parse_catalogue, sizes_for
 from bot.errors import ConfigError
 
 ENTRY = '[models.tiny]\nname = "Tiny"\nsource = "here"\nfamily = "sd"\nlicence = "MIT"\n'

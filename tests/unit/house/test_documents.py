@@ -9,7 +9,7 @@ from pathlib import Path
 import discord
 import pytest
 
-from bot.catalogue.models import parse_catalogue
+from bot.catalogue.models_file import parse_catalogue
 from bot.config import Settings
 from tests.support import registered_commands
 

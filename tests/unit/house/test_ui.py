@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bot.catalogue.models import parse_catalogue
+from bot.catalogue.models_file import parse_catalogue
 from bot.client import same_commands
 from bot.errors import NotPermitted, RequestError, StorageError
 from bot.generation import (

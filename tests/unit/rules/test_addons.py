@@ -9,7 +9,8 @@ import pytest
 
 from bot import provenance
 from bot.catalogue.addons import AddOn, fits
-from bot.catalogue.models import Catalogue, parse_catalogue
+from bot.catalogue.models import Catalogue
+from bot.catalogue.models_file import parse_catalogue
 from bot.errors import ConfigError, RequestError
 from bot.generation import GenerationOptions, GenerationRequest
 from bot.limits import resolve

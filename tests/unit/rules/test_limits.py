@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from bot import limits
-from bot.catalogue.models import Catalogue, parse_catalogue
+from bot.catalogue.models import Catalogue
+from bot.catalogue.models_file import parse_catalogue
 from bot.errors import RequestError
 from bot.generation import GenerationOptions
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bot.catalogue.annotators import DEPTH, AnnotatorSpec
-from bot.catalogue.models import parse_catalogue
+from bot.catalogue.models_file import parse_catalogue
 from bot.catalogue.references import IpAdapterSpec
 from bot.errors import ConfigError, RequestError
 from bot.generation import GenerationOptions, InputRef

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bot.catalogue.models import Style, parse_catalogue
+from bot.catalogue.models import Style
+from bot.catalogue.models_file import parse_catalogue
 from bot.engine.files.models import load_styles, load_wildcards
 from bot.errors import ConfigError, RequestError
 from bot.generation import GenerationOptions, GenerationRequest

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from bot.catalogue.models import Catalogue, UpscalerSpec, parse_catalogue
+from bot.catalogue.models import Catalogue, UpscalerSpec
+from bot.catalogue.models_file import parse_catalogue
 from bot.errors import RequestError
 from bot.generation import InputRef, UpscaleOptions
 from bot.limits import PIXEL_STEPS, price, told_by

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.catalogue.models import parse_catalogue
+from bot.catalogue.models_file import parse_catalogue
 from bot.errors import ModerationRefused, RequestError
 from bot.generation import GenerationOptions
 from bot.limits import resolve

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.catalogue.models import parse_catalogue
+from bot.catalogue.models_file import parse_catalogue
 from bot.engine.diffusers_engine import DiffusersEngine
 from bot.generation import FetchProgress, GenerationRequest, Progress, RawPicture
 from bot.safety.classifier import PUBLISHED_THRESHOLD, OpenNsfw

@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bot.catalogue.models import parse_catalogue
+from bot.catalogue.models_file import parse_catalogue
 from bot.engine.base import EngineInfo, Order, Question, Work
 from bot.engine.metrics import Metrics
 from bot.errors import GenerationCancelled
