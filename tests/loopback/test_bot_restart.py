@@ -75,7 +75,7 @@ async def test_killed_bot_with_a_list_half_drawn_shows_every_picture_once(set_up
     stage = await set_up()
     ada, prompts = stage.person("ada"), [f"a large red circle, {n}" for n in range(12)]
     form = await (await ada.slash("imagine", "batch")).answered()
-    sent = await ada.submit_modal(form, {"Prompts, one a line": "\n".join(prompts), "more": "steps: 40\nseed: 5"})
+    sent = await ada.submit_modal(form, {"Prompts, one a line": "\n".join(prompts), "more": "steps: 24\nseed: 5"})
     await sent.wait_for(lambda one: one.message is not None and "preview.jpg" in one.message.file_names, timeout_s=60)
     assert "of 12" in (sent.message.text if sent.message else "")
     ((row, _, _),) = stage.jobs()
@@ -94,7 +94,7 @@ async def test_killed_bot_with_a_list_half_drawn_shows_every_picture_once(set_up
     assert names == [f"easel-{job}-{n + 1}.png" for n in range(12)]
     assert [message for message in standing if f"easel-{job}.zip" in message.file_names] == [sent.message]
     assert len(stage.discord.messages_in(stage.discord.channels["imagine"])) == len(standing) == 2
-    assert stage.ledger(sent) == ("settled", 12 * 128 * 128 * 40)
+    assert stage.ledger(sent) == ("settled", 12 * 128 * 128 * 24)
 
 
 async def test_killed_bot_between_posting_and_noting_shows_the_picture_once(set_up: Raise) -> None:
