@@ -86,8 +86,7 @@ def theirs(
     return test_lanes.theirs(drawer, wanted, ip_adapter_image=photo(picture))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(("name", "kind"), tiny.matrix(FAMILIES, KINDS))
 def test_lanes_with_references_of_their_own_each_equal_the_pipeline_and_those_without_do(
     name: str, kind: str, tmp_path: Path
 ) -> None:

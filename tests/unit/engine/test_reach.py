@@ -150,8 +150,12 @@ def general_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lane_room, "read_timetable", refuse)
 
 
-@pytest.mark.parametrize("name", ["sd15", "sdxl", "sd3", "flux-dev"])
-@pytest.mark.parametrize("prompt", ["a (red:1.4) circle", "a (red:0.4) circle", r"a \(red\) circle", "long"])
+@pytest.mark.parametrize(
+    ("name", "prompt"),
+    tiny.matrix(
+        ["sd15", "sdxl", "sd3", "flux-dev"], ["a (red:1.4) circle", "a (red:0.4) circle", r"a \(red\) circle", "long"]
+    ),
+)
 def test_pipeline_called_as_a_whole_draws_weights_too(
     name: str, prompt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from bot.engine.families.unet import StableDiffusion
 from bot.engine.lanes.samplers import build_scheduler
 from bot.generation import GenerationRequest
 from bot.prompts.weights import read_weights
+from tests.unit.engine import tiny
 from tests.unit.engine.fakes import Notes, request
 from tests.unit.engine.test_diffusers_engine import pixels
 from tests.unit.engine.test_lanes import asked, drawn, family, same
@@ -126,8 +127,7 @@ def wants(name: str, prompt: str) -> GenerationRequest:
     return asked(prompt, negative_prompt="" if name == "flux-dev" else "a blue house")
 
 
-@pytest.mark.parametrize("name", ["sd15", "sd21", "sdxl", "sd3", "flux-dev"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("name", "case"), tiny.matrix(["sd15", "sd21", "sdxl", "sd3", "flux-dev"], list(CASES)))
 def test_lane_with_weights_equals_the_pipeline_with_compels_embeddings_beside_plain_lanes(name: str, case: str) -> None:
     drawer = family(name)
     ours, spelling = CASES[case]
@@ -137,8 +137,7 @@ def test_lane_with_weights_equals_the_pipeline_with_compels_embeddings_beside_pl
     same(beside, drawn(drawer, [plain], [0])[0])
 
 
-@pytest.mark.parametrize("name", ["sd15", "sdxl"])
-@pytest.mark.parametrize("case", WINDOWS)
+@pytest.mark.parametrize(("name", "case"), tiny.matrix(["sd15", "sdxl"], list(WINDOWS)))
 def test_lane_of_several_windows_equals_the_pipeline_with_compels_embeddings(name: str, case: str) -> None:
     drawer = family(name)
     ours, spelling = WINDOWS[case]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import diffusers
+import pytest
 import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -23,6 +25,17 @@ FAMILIES = (*DIFFUSION, *FLOW)
 PROMPT_TOKENS = 96
 """Tokens of the prompt that the tiny language models read."""
 CHAT = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
+
+
+def matrix(names: Sequence[str], cases: Sequence[str]) -> list[Any]:
+    """Each family with each case: all cases of the first and a third of the others' in each run, all pairs in `make test-all`."""
+    return [
+        pytest.param(
+            name, case, id=f"{case}-{name}", marks=() if first == 0 or (first + n) % 3 == 0 else pytest.mark.slow
+        )
+        for first, name in enumerate(names)
+        for n, case in enumerate(cases)
+    ]
 
 
 @functools.cache
