@@ -212,22 +212,26 @@ def _generate(settings: Settings, options: argparse.Namespace) -> int:
     if options.prompts is not None and (options.grid_x or options.grid_y):
         raise RequestError("A sheet compares one prompt; leave --prompts out.")
     prompts = [options.prompt or ""] if options.prompts is None else read_prompts(Path(options.prompts))
-    told = options.like is not None and options.seed is None  # the file's own seed, then
-    base_seed: int = random_seed() if options.seed is None else options.seed
     studio = Studio(settings)
+    like = None if options.like is None else studio.read_like(options.like)
+    base_seed: int | None = options.seed
+    if base_seed is None and like is None:
+        base_seed = random_seed()
     # All are checked before the first is drawn: a fault in line 90 should not cost 89 pictures' time.
     inputs = {name: studio.take_input(path, mask=name == "mask") for name in INPUTS if (path := getattr(options, name))}
     requests: list[GenerationRequest] = []
     for index, prompt in enumerate(prompts):
         try:
-            asked = _options(options, prompt, None if told else base_seed + index, inputs)
-            requests.append(studio.prepare(asked) if options.like is None else studio.prepare_like(options.like, asked))
+            asked = _options(options, prompt, None if base_seed is None else base_seed + index, inputs)
+            requests.append(studio.prepare(asked) if like is None else studio.prepare_like(like, asked))
+            if base_seed is None:
+                base_seed = requests[0].seed  # the file's own
         except RequestError as error:
             if options.prompts is None:
                 raise
             raise RequestError(f"Prompt {index + 1} of {options.prompts}: {error}") from None
-    base_seed = requests[0].seed
-    paths = output_paths(options, [1 if request.axes else request.count for request in requests], base_seed)
+    counts = [1 if request.axes else request.count for request in requests]
+    paths = output_paths(options, counts, requests[0].seed)
     draw_to_files(studio, requests, paths, private=options.private)
     return 0
 

@@ -14,7 +14,7 @@ from bot.generation import PLAIN, FetchProgress, GenerationOptions
 from bot.prompts.pictures import MAX_EXPAND, MIN_EXPAND, SIDES, USUAL_EXPAND
 from bot.prompts.readers import PictureInfo
 from bot.prompts.text import plain
-from bot.shell import check_output, draw_to_files, quiet
+from bot.shell import check_output, draw_to_files, fetched, quiet
 
 MAX_LINE = 2000
 
@@ -84,11 +84,7 @@ def _upscale(settings: Settings, options: argparse.Namespace) -> int:
     from bot.library import Studio
 
     quiet(settings)
-    source = Path(options.file)
-    path = Path(options.output or f"{source.stem}-{options.factor}x.png")
-    if path.is_dir():
-        path = path / f"{source.stem}-{options.factor}x.png"
-    check_output(path)
+    source, path = _source_and_output(options, f"{options.factor}x")
     studio = Studio(settings)
     request = studio.to_upscale(source, factor=options.factor, mode=options.mode, prompt=options.prompt)
     draw_to_files(studio, [request], [[path]], private=False)
@@ -99,11 +95,7 @@ def _expand(settings: Settings, options: argparse.Namespace) -> int:
     from bot.library import Studio
 
     quiet(settings)
-    source = Path(options.file)
-    path = Path(options.output or f"{source.stem}-wider.png")
-    if path.is_dir():
-        path = path / f"{source.stem}-wider.png"
-    check_output(path)
+    source, path = _source_and_output(options, "wider")
     studio = Studio(settings)
     asked = GenerationOptions(
         options.prompt, options.negative_prompt, options.model, seed=options.seed, private=options.private
@@ -113,14 +105,23 @@ def _expand(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
+def _source_and_output(options: argparse.Namespace, how: str) -> tuple[Path, Path]:
+    """Name the file that is read and the one that is written, FILE's name with `how` where none is given. Raises RequestError."""
+    source = Path(options.file)
+    name = f"{source.stem}-{how}.png"
+    path = Path(options.output or name)
+    path = path / name if path.is_dir() else path
+    check_output(path)
+    return source, path
+
+
 def _describe(settings: Settings, options: argparse.Namespace) -> int:
     from bot.library import Studio
 
     quiet(settings)
 
     def fetching(progress: FetchProgress) -> None:
-        total = "?" if progress.total_bytes is None else f"{progress.total_bytes / 1e9:.1f}"
-        print(f"\rfetching {progress.done_bytes / 1e9:.1f} of {total} GB", end="", file=sys.stderr)
+        print(f"\r{fetched(progress)}", end="", file=sys.stderr)
 
     said = Studio(settings).describe(options.file, options.annotator, on_fetch=fetching)
     print(said.prompt)

@@ -50,7 +50,7 @@ from bot.prompts.again import as_told, options_from, options_told, overridden
 from bot.prompts.describing import SIDE_PX, Description, choose_captioner
 from bot.prompts.pictures import USUAL_EXPAND
 from bot.prompts.upscaling import check_upscale, resolve_upscale
-from bot.provenance import Marks, PictureInfo, read_info
+from bot.provenance import EaselRecord, Marks, PictureInfo, read_info
 
 INPUTS = ("image", "mask", "control", "reference")
 """The options that are pictures."""
@@ -85,27 +85,30 @@ class Studio:
         self._moderator.check_request(request, options.lines)
         return request
 
-    def prepare_like(
-        self, picture: Image.Image | str | os.PathLike[str], given: GenerationOptions
-    ) -> GenerationRequest:
-        """Complete and check what draws a picture again, as its file tells; what is `given` comes before that.
+    def read_like(self, picture: Image.Image | str | os.PathLike[str]) -> EaselRecord | PictureInfo:
+        """Read what made a picture, a Pillow image or a file's path: Easel's own record, or what another program's file tells.
 
-        With nothing given, the same picture, pixel for pixel on one machine, where Easel drew it: also after the operator's styles,
-        wildcards and settings have changed. Of other programs' files what they tell is taken as options. Raises RequestError, AttachmentRefused.
+        Raises RequestError where it says nothing or cannot be read, AttachmentRefused.
         """
         texts, size = self._texts_of(picture)
-        record = provenance.find_record(texts)
-        if record is not None:
-            drawn = record.alone
-            request = self.prepare(overridden(options_from(drawn), given))
-            if given.model is None and given.style is None:
-                request = as_told(request, drawn)
-                self._moderator.check_request(request)
-        else:
-            info = read_info(texts, size)
-            if info is None or not info.prompt:
-                raise RequestError("That picture does not say what made it; write a prompt instead.")
-            request = self.prepare(overridden(options_told(info, self.catalogue), given))
+        told = provenance.find_record(texts) or read_info(texts, size)
+        if told is None or (isinstance(told, PictureInfo) and not told.prompt):
+            raise RequestError("That picture does not say what made it; write a prompt instead.")
+        return told
+
+    def prepare_like(self, told: EaselRecord | PictureInfo, given: GenerationOptions) -> GenerationRequest:
+        """Complete and check what draws a picture again, as `read_like` has read it; what is `given` comes before that.
+
+        With nothing given, the same picture, pixel for pixel on one machine, where Easel drew it: also after the operator's styles,
+        wildcards and settings have changed. What other programs tell is taken as options. Raises RequestError.
+        """
+        if isinstance(told, PictureInfo):
+            return self.prepare(overridden(options_told(told, self.catalogue), given))
+        drawn = told.alone
+        request = self.prepare(overridden(options_from(drawn), given))
+        if given.model is None and given.style is None:
+            request = as_told(request, drawn)
+            self._moderator.check_request(request)
         for digest in request.inputs:
             self._inputs.read(digest)
         return request
@@ -306,7 +309,7 @@ def generate_images(
         if options.get(name) is not None:
             options[name] = studio.take_input(options[name], mask=name == "mask")
     given = GenerationOptions(prompt, count=count, **options)
-    request = studio.prepare(given) if like is None else studio.prepare_like(like, given)
+    request = studio.prepare(given) if like is None else studio.prepare_like(studio.read_like(like), given)
     result = studio.draw(request)
     if result.note:
         warnings.warn(result.note, stacklevel=2)

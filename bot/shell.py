@@ -37,6 +37,12 @@ def make_folder(folder: Path) -> None:
         raise RequestError(f"The folder {folder} cannot be written to; name another output.")
 
 
+def fetched(progress: FetchProgress) -> str:
+    """Say how far a download is."""
+    total = "?" if progress.total_bytes is None else f"{progress.total_bytes / 1e9:.1f}"
+    return f"fetching {progress.done_bytes / 1e9:.1f} of {total} GB"
+
+
 class _Bar:
     """Shows steps on a tqdm bar; the listener of every request in turn."""
 
@@ -79,8 +85,7 @@ def draw_to_files(
         listener = _Bar(bar)
 
         def fetching(progress: FetchProgress) -> None:
-            total = "?" if progress.total_bytes is None else f"{progress.total_bytes / 1e9:.1f}"
-            bar.set_description_str(f"fetching {progress.done_bytes / 1e9:.1f} of {total} GB")
+            bar.set_description_str(fetched(progress))
 
         for request, files in rounds:
             listener.begin(request)

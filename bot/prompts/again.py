@@ -88,9 +88,11 @@ def options_told(info: PictureInfo, catalogue: Catalogue) -> GenerationOptions:
 
 def overridden(told: GenerationOptions, given: GenerationOptions) -> GenerationOptions:
     """Put what is given in the place of what is told; an aspect takes that of width and height, a seed that of a variation's."""
-    changes = {item.name: value for item in fields(given) if (value := getattr(given, item.name))}
-    numbers = ("seed", "steps", "guidance", "strength", "base_seed", "variation")
-    changes |= {name: 0 for name in numbers if getattr(given, name) == 0}
+    said = ((item.name, getattr(given, item.name)) for item in fields(given))
+    # Nothing, no and no words are what is left out; a zero is not.
+    changes = {
+        name: value for name, value in said if value is not None and value is not False and value not in ("", ())
+    }
     if given.aspect is not None:
         changes = {"width": None, "height": None} | changes
     if given.seed is not None:

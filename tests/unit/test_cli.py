@@ -155,6 +155,9 @@ def test_generate_like_draws_a_file_again_and_what_is_given_comes_first() -> Non
     first, again, new = (info_of(Path(f"{name}.png")) for name in ("first-2", "again", "new"))
     assert (again.prompt, again.seed, again.steps) == (first.prompt, 6, 2)
     assert (new.prompt, new.seed, new.steps) == ("a blue star", 9, 2)
+    Path("list.txt").write_text("a forest\na desert\n", encoding="utf-8")
+    assert main(["generate", "--like", "first-2.png", "--prompts", "list.txt", "-o", "pics"]) == 0
+    assert [info_of(Path(f"pics/000{n}.png")).seed for n in (1, 2)] == [6, 7]
     assert main(["generate", "--like", "first-2.png"]) == 0
     assert Path("easel-6.png").exists()
 

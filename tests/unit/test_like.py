@@ -120,7 +120,7 @@ def test_like_a_picture_of_each_option_draws_it_again_and_info_tells_it(
     assert told is not None
     said = "\n".join([told.negative_prompt, *(f"{label}: {value}" for label, value in provenance.facts(told))])
     assert SHOWN[name][1] in said
-    (again,) = drawn(studio, studio.prepare_like(path, GenerationOptions("")), tmp_path / "again.png")
+    (again,) = drawn(studio, studio.prepare_like(studio.read_like(path), GenerationOptions("")), tmp_path / "again.png")
     most = max(abs(a - b) for a, b in zip(pixels(path), pixels(again), strict=True))
     assert most <= (2 if request.count > 1 else 0)
     plain = drawn(studio, studio.prepare(GenerationOptions(PROMPT, steps=3, seed=8)), tmp_path / "other.png")[0]
@@ -133,7 +133,7 @@ def test_like_a_picture_of_choices_a_style_and_a_server_draws_it_again_after_the
     asked = GenerationOptions("a {red|green|blue} star", style="neon", count=2, **QUICK)
     request = replace(studio.prepare(asked), more_negative="fog", wrap="{prompt}, of an older file")
     path = drawn(studio, request, tmp_path / "first.png")[1]
-    again = studio.prepare_like(path, GenerationOptions(""))
+    again = studio.prepare_like(studio.read_like(path), GenerationOptions(""))
     assert (again.told.prompt, again.told.negative_prompt) == (request.told.prompts[1], "fog")
     assert again.seed == 8
 
@@ -144,27 +144,35 @@ def test_like_a_picture_with_a_reference_draws_it_again_after_the_models_scale_h
     asked = GenerationOptions(PROMPT, **given(studio, "reference"))
     request = replace(studio.prepare(asked), reference_scale=1.1)
     (path,) = drawn(studio, request, tmp_path / "first.png")
-    again = studio.prepare_like(path, GenerationOptions(""))
+    again = studio.prepare_like(studio.read_like(path), GenerationOptions(""))
     assert (again.reference, again.reference_scale) == (request.reference, 1.1)
     other = studio.take_input(mask())
-    assert studio.prepare_like(path, GenerationOptions("", reference=other)).reference == other.digest
+    assert studio.prepare_like(studio.read_like(path), GenerationOptions("", reference=other)).reference == other.digest
 
 
 def test_like_what_is_given_comes_before_what_is_told(studio: Studio, tmp_path: Path) -> None:
     base = studio.prepare(GenerationOptions(PROMPT, style="neon", base_seed=3, variation=0.5, width=96, **QUICK))
     (path,) = drawn(studio, base, tmp_path / "first.png")
     new = studio.prepare_like(
-        path, GenerationOptions("a green star", aspect="3:2", guidance=0.0, seed=0, style="pixel-art")
+        studio.read_like(path), GenerationOptions("a green star", aspect="3:2", guidance=0.0, seed=0, style="pixel-art")
     )
     assert (new.prompt, new.width, new.height, new.guidance_scale, new.seed) == ("a green star", 144, 96, 0.0, 0)
     assert (new.base_seed, new.style, new.num_inference_steps) == (None, "pixel-art", 3)
     assert "pixel" in new.wrap
 
 
+def test_like_a_zero_that_is_given_is_given(studio: Studio, tmp_path: Path) -> None:
+    control = studio.take_input(picture())
+    base = studio.prepare(GenerationOptions(PROMPT, control=control, base_seed=3, variation=0.5, **QUICK))
+    (path,) = drawn(studio, base, tmp_path / "first.png")
+    new = studio.prepare_like(studio.read_like(path), GenerationOptions("", variation=0.0, control_scale=0.0))
+    assert (new.variation, new.base_seed, new.control_scale) == (0.0, 3, 0.0)
+
+
 def test_like_another_programs_picture_takes_what_it_tells(studio: Studio, tmp_path: Path) -> None:
     image = picture()
     image.info["parameters"] = "a blue star\nNegative prompt: fog\nSteps: 5, Sampler: Euler a, CFG scale: 3, Seed: 42, Size: 128x96, Model: Pocket"  # fmt: skip
-    request = studio.prepare_like(image, GenerationOptions(""))
+    request = studio.prepare_like(studio.read_like(image), GenerationOptions(""))
     assert (request.prompt, request.negative_prompt, request.model) == ("a blue star", "fog", "pocket")
     assert (request.num_inference_steps, request.sampler, request.guidance_scale, request.seed) == (5, "Euler a", 3, 42)
     assert (request.width, request.height) == (128, 96)
@@ -180,26 +188,26 @@ def test_like_a_picture_that_will_not_do_says_why(studio: Studio, parameters: st
     image = picture()
     image.info["parameters"] = parameters
     with pytest.raises(RequestError, match=words):
-        studio.prepare_like(image, GenerationOptions(""))
+        studio.prepare_like(studio.read_like(image), GenerationOptions(""))
 
 
 def test_like_no_picture_or_a_picture_whose_input_is_gone_is_one_sentence(studio: Studio, tmp_path: Path) -> None:
     (tmp_path / "words.png").write_bytes(b"words")
     with pytest.raises(AttachmentRefused, match="not a PNG"):
-        studio.prepare_like(tmp_path / "words.png", GenerationOptions(""))
+        studio.prepare_like(studio.read_like(tmp_path / "words.png"), GenerationOptions(""))
     with pytest.raises(RequestError, match="cannot be read"):
-        studio.prepare_like(tmp_path / "nowhere.png", GenerationOptions(""))
+        studio.prepare_like(studio.read_like(tmp_path / "nowhere.png"), GenerationOptions(""))
     ref = studio.take_input(Image.new("RGB", (128, 128), "green"))
     (path,) = drawn(studio, studio.prepare(GenerationOptions(PROMPT, image=ref, **QUICK)), tmp_path / "first.png")
     studio._inputs.remove([ref.digest])
     with pytest.raises(RequestError, match="not kept any more; send it again"):
-        studio.prepare_like(path, GenerationOptions(""))
+        studio.prepare_like(studio.read_like(path), GenerationOptions(""))
 
 
 def test_like_words_that_are_refused_are_refused_in_a_record_too(studio: Studio, tmp_path: Path) -> None:
     request = replace(studio.prepare(GenerationOptions(PROMPT, style="neon", **QUICK)), wrap="{prompt}, naked child")
     with pytest.raises(ModerationRefused):
-        studio.prepare_like(drawn(studio, request, tmp_path / "first.png")[0], GenerationOptions(""))
+        studio.prepare_like(studio.read_like(drawn(studio, request, tmp_path / "first.png")[0]), GenerationOptions(""))
 
 
 def test_like_a_pillow_image_of_the_library_needs_no_file(studio: Studio) -> None:
@@ -207,5 +215,5 @@ def test_like_a_pillow_image_of_the_library_needs_no_file(studio: Studio) -> Non
     result = studio.draw(request)
     image = to_image(result.pictures[0], studio.marks(request, result.pictures[0], result), studio.marker)
     assert isinstance(image, Picture)
-    assert studio.prepare_like(image, GenerationOptions("")) == request
+    assert studio.prepare_like(studio.read_like(image), GenerationOptions("")) == request
     image.save(BytesIO(), "PNG")
