@@ -24,7 +24,7 @@ from bot import __version__, provenance
 from bot.catalogue.models import Catalogue
 from bot.catalogue.parts import needs
 from bot.config import Settings, read_environment
-from bot.engine.base import DirectEngine, Listener, Weights
+from bot.engine.base import DirectEngine, Listener, Silence, Weights
 from bot.engine.files.addons import lora_hashes
 from bot.engine.files.models import compiled_dir, hub_cache, load_catalogue, load_wildcards, model_files, models_root
 from bot.errors import RequestError
@@ -39,7 +39,6 @@ from bot.generation import (
     GenerationRequest,
     GenerationResult,
     InputRef,
-    Progress,
     RawPicture,
     UpscaleOptions,
 )
@@ -231,24 +230,6 @@ def _bytes_of(path: str | os.PathLike[str]) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise RequestError(f"{os.fspath(path)} cannot be read: {error.strerror}.") from None
-
-
-class Silence:
-    """A listener who wants nothing."""
-
-    def cancelled(self) -> bool:
-        """Never."""
-        return False
-
-    def wants_preview(self) -> bool:
-        """Never."""
-        return False
-
-    def on_progress(self, progress: Progress) -> None:
-        """Ignore it."""
-
-    def on_load(self, progress: FetchProgress) -> None:
-        """Ignore it."""
 
 
 def generate_image(

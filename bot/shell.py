@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bot.config import Settings
+from bot.engine.base import Silence
 from bot.errors import InvalidOutput, RequestError
 from bot.generation import FetchProgress, GenerationRequest, Progress, together
 
@@ -43,7 +44,7 @@ def fetched(progress: FetchProgress) -> str:
     return f"fetching {progress.done_bytes / 1e9:.1f} of {total} GB"
 
 
-class _Bar:
+class _Bar(Silence):
     """Shows steps on a tqdm bar; the listener of every request in turn."""
 
     def __init__(self, bar: Any) -> None:
@@ -54,12 +55,6 @@ class _Bar:
         """Another request starts where the last one ended."""
         self._before = self._bar.n
         self._bar.set_postfix_str(f"seed {request.seed}", refresh=False)
-
-    def cancelled(self) -> bool:
-        return False
-
-    def wants_preview(self) -> bool:
-        return False
 
     def on_progress(self, progress: Progress) -> None:
         # A request may take more or fewer steps than planned: its batches depend on the memory there is.

@@ -55,6 +55,24 @@ class Listener(Protocol):
         ...
 
 
+class Silence:
+    """A listener who wants nothing."""
+
+    def cancelled(self) -> bool:
+        """Never."""
+        return False
+
+    def wants_preview(self) -> bool:
+        """Never."""
+        return False
+
+    def on_progress(self, progress: Progress) -> None:
+        """Ignore it."""
+
+    def on_load(self, progress: FetchProgress) -> None:
+        """Ignore it."""
+
+
 class Errand:
     """What is on its way through the engine. It ends once: what comes later, as from a device call that a watchdog gave up on, is dropped."""
 

@@ -9,10 +9,10 @@ import asyncio
 from collections import Counter
 
 from bot.catalogue.models import Catalogue
-from bot.engine.base import Question, Weights
+from bot.engine.base import Question, Silence, Weights
 from bot.errors import GenerationError, LimitReached, ModelError, ModerationRefused
 from bot.files.archive import Archive
-from bot.generation import FetchProgress, Progress, RawPicture
+from bot.generation import RawPicture
 from bot.moderation import AdultPolicy, Moderator
 from bot.prompts.describing import SIDE_PX, Description, choose_captioner
 from bot.scheduling.gpu_thread import STOPPING, GpuThread
@@ -24,22 +24,14 @@ AT_ONCE = 16
 """So many pictures wait at most, each of 2 MB."""
 
 
-class _Waiting:
+class _Waiting(Silence):
     """Whether somebody still waits for the words; read on the GPU thread."""
 
     gone = False
 
     def cancelled(self) -> bool:
+        """Whether nobody does."""
         return self.gone
-
-    def wants_preview(self) -> bool:
-        return False
-
-    def on_progress(self, progress: Progress) -> None:
-        return None
-
-    def on_load(self, progress: FetchProgress) -> None:
-        return None
 
 
 class Describer:
